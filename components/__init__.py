@@ -1,0 +1,1 @@
+"""The pipeline's parts, one Pulumi component a file."""

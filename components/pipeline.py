@@ -1,0 +1,137 @@
+"""The whole of a stack."""
+
+import pulumi_aws as aws
+from pulumi import ComponentResource, InvokeOptions, Output, ResourceOptions
+
+from components.image_repository import ImageRepository, ImageRepositoryArgs
+from components.model_store import ModelStore, ModelStoreArgs
+from components.network import SUBNET_CIDR_BLOCKS, Network, NetworkArgs
+from components.policies import AwsScope
+from components.push_trigger import PushTrigger, PushTriggerArgs
+from components.settings import Settings
+from components.trainer_image import TrainerImage, TrainerImageArgs
+from components.training_task import TrainingTask, TrainingTaskArgs
+
+
+class TrainingPipeline(ComponentResource):
+    """Every image pushed to its repository is trained, and the model lies in its bucket."""
+
+    network: Network
+    store: ModelStore
+    repository: ImageRepository
+    task: TrainingTask
+    trigger: PushTrigger
+    image: TrainerImage | None
+    """None where CI builds."""
+
+    def __init__(self, name: str, settings: Settings, opts: ResourceOptions | None = None) -> None:
+        super().__init__("pushtrain:pipeline:TrainingPipeline", name, None, opts)
+        child = ResourceOptions(parent=self)
+        look_up = InvokeOptions(parent=self)
+
+        scope = AwsScope(
+            partition=aws.get_partition_output(opts=look_up).partition,
+            region=aws.get_region_output(opts=look_up).region,
+            account=aws.get_caller_identity_output(opts=look_up).account_id,
+        )
+        # Names are part of the subnets' own, so they are needed now; local zones run no Fargate.
+        zones = aws.get_availability_zones(
+            state="available",
+            filters=[{"name": "opt-in-status", "values": ["opt-in-not-required"]}],
+            opts=look_up,
+        ).names
+
+        self.store = ModelStore(
+            f"{name}-store",
+            ModelStoreArgs(
+                checkpoint_retention_days=settings.checkpoint_retention_days,
+                old_version_retention_days=settings.old_version_retention_days,
+                destroyable=settings.destroyable,
+                data_path=settings.data_path,
+            ),
+            child,
+        )
+        self.repository = ImageRepository(
+            f"{name}-images",
+            ImageRepositoryArgs(
+                immutable_tags=not settings.image_build, destroyable=settings.destroyable
+            ),
+            child,
+        )
+        self.network = Network(
+            f"{name}-network",
+            NetworkArgs(
+                bucket_arn=self.store.bucket_arn,
+                zones=tuple(sorted(zones)[: len(SUBNET_CIDR_BLOCKS)]),
+                scope=scope,
+            ),
+            child,
+        )
+        self.task = TrainingTask(
+            f"{name}-training",
+            TrainingTaskArgs(
+                stack=settings.stack,
+                cpu=settings.cpu,
+                memory=settings.memory,
+                architecture=settings.architecture,
+                container_insights=settings.container_insights,
+                log_retention_days=settings.log_retention_days,
+                repository=self.repository,
+                bucket_arn=self.store.bucket_arn,
+                scope=scope,
+            ),
+            child,
+        )
+        self.trigger = PushTrigger(
+            f"{name}-trigger",
+            PushTriggerArgs(
+                stack=settings.stack,
+                spot=settings.spot,
+                parameters=settings.parameters,
+                tag_prefixes=settings.image_tag_prefixes,
+                log_retention_days=settings.log_retention_days,
+                repository_name=self.repository.name,
+                network=self.network,
+                store=self.store,
+                task=self.task,
+                scope=scope,
+            ),
+            child,
+        )
+        self.image = (
+            TrainerImage(
+                f"{name}-trainer",
+                TrainerImageArgs(
+                    context=settings.image_context,
+                    args=settings.image_args,
+                    platform=settings.platform,
+                    repository=self.repository,
+                ),
+                # The push comes last: it is the event that all of these are there for.
+                ResourceOptions(
+                    parent=self,
+                    depends_on=[
+                        self.store,
+                        self.repository,
+                        self.network,
+                        self.task,
+                        self.trigger,
+                    ],
+                ),
+            )
+            if settings.image_build
+            else None
+        )
+
+        self.outputs: dict[str, Output[str] | str] = {
+            "bucket": self.store.bucket_name,
+            "repositoryUrl": self.repository.url,
+            "cluster": self.task.cluster_arn,
+            "logGroup": self.task.log_group_name,
+            "wiringParameter": self.trigger.wiring_name,
+            "trainingParameter": self.trigger.parameters_name,
+            "failedPushes": self.trigger.invoke.failed_queue_url,
+            "failedEnds": self.trigger.observe.failed_queue_url,
+            **({"image": self.image.uri} if self.image else {}),
+        }
+        self.register_outputs(self.outputs)

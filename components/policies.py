@@ -1,0 +1,278 @@
+"""IAM and resource policies as plain documents: one statement for each need, named by its Sid.
+
+An ARN may be an Output: `Output.json_dumps` writes the document once they are known.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from pulumi import Input, Output
+
+Document: TypeAlias = dict[str, Any]
+Statement: TypeAlias = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AwsScope:
+    """Where the stack lives: what an ARN needs that no resource tells."""
+
+    partition: Input[str]
+    region: Input[str]
+    account: Input[str]
+
+    def arn(self, service: str, resource: Input[str]) -> Output[str]:
+        """Return the ARN of a resource in this account and region."""
+        return Output.format(
+            "arn:{0}:{1}:{2}:{3}:{4}",
+            self.partition,
+            service,
+            self.region,
+            self.account,
+            resource,
+        )
+
+
+def document(*statements: Statement) -> Document:
+    """Return a policy document of these statements."""
+    return {"Version": "2012-10-17", "Statement": list(statements)}
+
+
+def allow(
+    sid: str,
+    actions: Sequence[str],
+    resources: Sequence[Input[str]],
+    condition: Mapping[str, Any] | None = None,
+) -> Statement:
+    """Return a statement of an identity's policy."""
+    statement: Statement = {
+        "Sid": sid,
+        "Effect": "Allow",
+        "Action": list(actions),
+        "Resource": list(resources),
+    }
+    return {**statement, "Condition": dict(condition)} if condition else statement
+
+
+def assume_role(service: str, condition: Mapping[str, Any] | None = None) -> Document:
+    """Let an AWS service take a role."""
+    statement: Statement = {
+        "Sid": "Assume",
+        "Effect": "Allow",
+        "Principal": {"Service": service},
+        "Action": "sts:AssumeRole",
+    }
+    return document({**statement, "Condition": dict(condition)} if condition else statement)
+
+
+def tls_only(bucket_arn: Input[str]) -> Document:
+    """Refuse every request to a bucket that comes without TLS."""
+    return document(
+        {
+            "Sid": "TlsOnly",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:*",
+            "Resource": [bucket_arn, Output.format("{0}/*", bucket_arn)],
+            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+        }
+    )
+
+
+def storage_endpoint(bucket_arn: Input[str], partition: Input[str], region: Input[str]) -> Document:
+    """Let tasks reach the stack's bucket and ECR's layers through the S3 endpoint, and no more.
+
+    Layers: https://docs.aws.amazon.com/AmazonECR/latest/userguide/vpc-endpoints.html
+    """
+    return document(
+        {
+            "Sid": "OwnBucket",
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": [
+                "s3:AbortMultipartUpload",
+                "s3:GetObject",
+                "s3:GetObjectVersion",
+                "s3:ListBucket",
+                "s3:PutObject",
+            ],
+            "Resource": [bucket_arn, Output.format("{0}/*", bucket_arn)],
+        },
+        {
+            "Sid": "ImageLayers",
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": ["s3:GetObject"],
+            "Resource": [
+                Output.format("arn:{0}:s3:::prod-{1}-starport-layer-bucket/*", partition, region)
+            ],
+        },
+    )
+
+
+def dead_letter_queue(queue_arn: Input[str], rule_arn: Input[str]) -> Document:
+    """Let EventBridge leave what it could not deliver for this rule."""
+    return document(
+        {
+            "Sid": "UndeliveredEvents",
+            "Effect": "Allow",
+            "Principal": {"Service": "events.amazonaws.com"},
+            "Action": "sqs:SendMessage",
+            "Resource": queue_arn,
+            "Condition": {"ArnEquals": {"aws:SourceArn": rule_arn}},
+        }
+    )
+
+
+def task_execution(repository_arn: Input[str], log_group_arn: Input[str]) -> Document:
+    """Let the ECS agent pull the stack's images and write its tasks' logs."""
+    return document(
+        # This call knows no resource: it names a registry, which is the account.
+        allow("LogInToRegistry", ["ecr:GetAuthorizationToken"], ["*"]),
+        allow(
+            "PullImage",
+            ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+            [repository_arn],
+        ),
+        allow(
+            "WriteLog",
+            ["logs:CreateLogStream", "logs:PutLogEvents"],
+            [Output.format("{0}:log-stream:*", log_group_arn)],
+        ),
+    )
+
+
+def training_task(bucket_arn: Input[str]) -> Document:
+    """Let a trainer read data, publish and keep checkpoints, but write no run record."""
+    objects = {
+        name: Output.format("{0}/{1}/*", bucket_arn, name)
+        for name in ("data", "runs", "checkpoints")
+    }
+    return document(
+        allow("ReadData", ["s3:GetObject", "s3:GetObjectVersion"], [objects["data"]]),
+        allow("ReadCheckpoint", ["s3:GetObject"], [objects["checkpoints"]]),
+        allow(
+            "Publish",
+            ["s3:AbortMultipartUpload", "s3:PutObject"],
+            [objects["runs"], objects["checkpoints"]],
+        ),
+        {
+            "Sid": "RunRecordIsTheLambdas",
+            "Effect": "Deny",
+            "Action": ["s3:PutObject"],
+            "Resource": [Output.format("{0}/runs/*/run.json", bucket_arn)],
+        },
+        # Without it S3 answers 403 where an object is absent, and nobody could tell the two apart.
+        allow(
+            "TellAbsentFromForbidden",
+            ["s3:ListBucket"],
+            [bucket_arn],
+            {"StringLike": {"s3:prefix": ["data/*", "runs/*", "checkpoints/*"]}},
+        ),
+    )
+
+
+def invoke_function(  # noqa: PLR0913 - one name for each thing that the code touches
+    *,
+    scope: AwsScope,
+    stack: str,
+    bucket_arn: Input[str],
+    data_key: str,
+    cluster_arn: Input[str],
+    role_arns: Sequence[Input[str]],
+    wiring_name: str,
+    parameters_name: str,
+) -> Document:
+    """Let the invoke Lambda claim a run, pin a definition to its image and start it."""
+    # A family is the stack's name and 12 hex digits; with `*`, dev would reach into stack dev-2.
+    definitions = scope.arn("ecs", f"task-definition/{stack}-{'?' * 12}:*")
+    tasks = scope.arn(
+        "ecs", Output.format("task/{0}/*", Output.from_input(cluster_arn).apply(_last_part))
+    )
+    return document(
+        allow(
+            "ReadWiring",
+            ["ssm:GetParameter"],
+            [scope.arn("ssm", f"parameter{name}") for name in (wiring_name, parameters_name)],
+        ),
+        allow(
+            "KeepRunRecord",
+            ["s3:GetObject", "s3:PutObject"],
+            [Output.format("{0}/runs/*/run.json", bucket_arn)],
+        ),
+        allow("FindData", ["s3:GetObject"], [Output.format("{0}/{1}", bucket_arn, data_key)]),
+        allow(
+            "TellAbsentFromForbidden",
+            ["s3:ListBucket"],
+            [bucket_arn],
+            {"StringLike": {"s3:prefix": [data_key, "runs/*"]}},
+        ),
+        # DescribeTaskDefinition knows no resource.
+        allow("ReadDefinition", ["ecs:DescribeTaskDefinition"], ["*"]),
+        allow("PinDefinition", ["ecs:RegisterTaskDefinition"], [definitions]),
+        allow(
+            "RunPinnedDefinition",
+            ["ecs:RunTask"],
+            [definitions],
+            {"ArnEquals": {"ecs:cluster": cluster_arn}},
+        ),
+        allow(
+            "TagWhatItCreates",
+            ["ecs:TagResource"],
+            [definitions, tasks],
+            {"StringEquals": {"ecs:CreateAction": ["RegisterTaskDefinition", "RunTask"]}},
+        ),
+        allow(
+            "HandRolesToTask",
+            ["iam:PassRole"],
+            role_arns,
+            {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
+        ),
+    )
+
+
+def observe_function(
+    *, scope: AwsScope, bucket_arn: Input[str], log_group_arn: Input[str], wiring_name: str
+) -> Document:
+    """Let the observe Lambda check what a run published, and record how it ended."""
+    return document(
+        allow("ReadWiring", ["ssm:GetParameter"], [scope.arn("ssm", f"parameter{wiring_name}")]),
+        allow("ReadRun", ["s3:GetObject"], [Output.format("{0}/runs/*", bucket_arn)]),
+        allow(
+            "KeepRunRecord",
+            ["s3:PutObject"],
+            [
+                Output.format("{0}/runs/*/run.json", bucket_arn),
+                Output.format("{0}/runs/*/manifest.json", bucket_arn),
+            ],
+        ),
+        allow(
+            "ListRun",
+            ["s3:ListBucket"],
+            [bucket_arn],
+            {"StringLike": {"s3:prefix": ["runs/*"]}},
+        ),
+        allow(
+            "ReadLastLogLines",
+            ["logs:GetLogEvents"],
+            [Output.format("{0}:log-stream:*", log_group_arn)],
+        ),
+        # DeregisterTaskDefinition knows no resource.
+        allow("RetireDefinition", ["ecs:DeregisterTaskDefinition"], ["*"]),
+    )
+
+
+def function_basics(log_group_arn: Input[str], failed_queue_arn: Input[str]) -> Document:
+    """Let a Lambda write its log, and leave an event that it failed on in the queue."""
+    return document(
+        allow(
+            "WriteLog",
+            ["logs:CreateLogStream", "logs:PutLogEvents"],
+            [Output.format("{0}:log-stream:*", log_group_arn)],
+        ),
+        allow("KeepFailedEvent", ["sqs:SendMessage"], [failed_queue_arn]),
+    )
+
+
+def _last_part(arn: str) -> str:
+    return arn.rsplit("/", 1)[-1]

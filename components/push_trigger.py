@@ -1,0 +1,161 @@
+"""From a pushed image to a running task, and from a stopped task to the end of its run."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pulumi import ComponentResource, Input, Output, ResourceOptions
+from pulumi_aws import ssm
+
+from components import policies
+from components.event_function import EventFunction, EventFunctionArgs
+from components.model_store import DATA_KEY, ModelStore
+from components.network import Network
+from components.training_task import CONTAINER, LOG_STREAM_PREFIX, TrainingTask
+
+INVOKE_TIMEOUT_SECONDS: Final = 60
+OBSERVE_TIMEOUT_SECONDS: Final = 900
+"""Lambda's most: observe reads every published file to check its hash."""
+INVOKE_MEMORY: Final = 256
+OBSERVE_MEMORY: Final = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushTriggerArgs:
+    """What the handlers are wired to."""
+
+    stack: str
+    spot: bool
+    parameters: Mapping[str, str]
+    """Default run parameters."""
+    tag_prefixes: Sequence[str]
+    log_retention_days: int
+    repository_name: Input[str]
+    network: Network
+    store: ModelStore
+    task: TrainingTask
+    scope: policies.AwsScope
+
+
+class PushTrigger(ComponentResource):
+    """A push starts its training, once; the end of the task ends the run's record."""
+
+    wiring_name: str
+    parameters_name: str
+    """Where the user's own run parameters may be put; nothing is there by default."""
+    invoke: EventFunction
+    observe: EventFunction
+
+    def __init__(
+        self, name: str, args: PushTriggerArgs, opts: ResourceOptions | None = None
+    ) -> None:
+        super().__init__("pushtrain:trigger:PushTrigger", name, None, opts)
+        child = ResourceOptions(parent=self)
+
+        # Physical names: the handlers know the first, and the user's commands both.
+        self.wiring_name = f"/pushtrain/{args.stack}/wiring"
+        self.parameters_name = f"/pushtrain/{args.stack}/training"
+        wiring = ssm.Parameter(
+            f"{name}-wiring",
+            name=self.wiring_name,
+            type="String",
+            description="What the handlers of this stack work with; docs/run-record.md",
+            value=Output.json_dumps(
+                {
+                    "stack": args.stack,
+                    "bucket": args.store.bucket_name,
+                    "data_key": DATA_KEY,
+                    "repository": args.repository_name,
+                    "cluster": args.task.cluster_arn,
+                    "template": args.task.template_arn,
+                    "container": CONTAINER,
+                    "subnets": args.network.subnet_ids,
+                    "security_groups": [args.network.security_group_id],
+                    "assign_public_ip": args.network.assign_public_ip,
+                    "capacity_providers": ["FARGATE_SPOT", "FARGATE"] if args.spot else ["FARGATE"],
+                    "log_group": args.task.log_group_name,
+                    "log_stream_prefix": LOG_STREAM_PREFIX,
+                    "parameters": dict(args.parameters),
+                    "parameters_name": self.parameters_name,
+                },
+                sort_keys=True,
+            ),
+            opts=child,
+        )
+        # A handler that ran before its wiring is there would fail.
+        wired = ResourceOptions(parent=self, depends_on=[wiring])
+        self.observe = EventFunction(
+            f"{name}-observe",
+            EventFunctionArgs(
+                module="observe",
+                description="A training task stopped: check what it published, record how it ended",
+                pattern=stopped_pattern(args.task.cluster_arn),
+                policy=policies.observe_function(
+                    scope=args.scope,
+                    bucket_arn=args.store.bucket_arn,
+                    log_group_arn=args.task.log_group_arn,
+                    wiring_name=self.wiring_name,
+                ),
+                wiring_name=self.wiring_name,
+                timeout_seconds=OBSERVE_TIMEOUT_SECONDS,
+                memory=OBSERVE_MEMORY,
+                log_retention_days=args.log_retention_days,
+            ),
+            wired,
+        )
+        self.invoke = EventFunction(
+            f"{name}-invoke",
+            EventFunctionArgs(
+                module="invoke",
+                description="An image was pushed: claim its run, start its training",
+                pattern=push_pattern(args.repository_name, args.tag_prefixes),
+                policy=policies.invoke_function(
+                    scope=args.scope,
+                    stack=args.stack,
+                    bucket_arn=args.store.bucket_arn,
+                    data_key=DATA_KEY,
+                    cluster_arn=args.task.cluster_arn,
+                    role_arns=[args.task.execution_role_arn, args.task.task_role_arn],
+                    wiring_name=self.wiring_name,
+                    parameters_name=self.parameters_name,
+                ),
+                wiring_name=self.wiring_name,
+                timeout_seconds=INVOKE_TIMEOUT_SECONDS,
+                memory=INVOKE_MEMORY,
+                log_retention_days=args.log_retention_days,
+            ),
+            # Nothing may start before its end would be noticed.
+            ResourceOptions(parent=self, depends_on=[wiring, self.observe]),
+        )
+
+        self.register_outputs(
+            {"wiring_name": self.wiring_name, "parameters_name": self.parameters_name}
+        )
+
+
+def push_pattern(repository_name: Input[str], tag_prefixes: Sequence[str]) -> Mapping[str, Any]:
+    """Return the pattern of a successful push of a tagged image to the repository.
+
+    A manifest pushed without a tag (the parts of an index) arrives with an empty one.
+    https://docs.aws.amazon.com/AmazonECR/latest/userguide/ecr-eventbridge.html
+    """
+    return {
+        "source": ["aws.ecr"],
+        "detail-type": ["ECR Image Action"],
+        "detail": {
+            "action-type": ["PUSH"],
+            "result": ["SUCCESS"],
+            "repository-name": [repository_name],
+            "image-tag": [{"prefix": prefix} for prefix in tag_prefixes]
+            or [{"anything-but": [""]}],
+        },
+    }
+
+
+def stopped_pattern(cluster_arn: Input[str]) -> Mapping[str, Any]:
+    """Return the pattern of a task of the cluster that has stopped, for whatever reason."""
+    return {
+        "source": ["aws.ecs"],
+        "detail-type": ["ECS Task State Change"],
+        "detail": {"clusterArn": [cluster_arn], "lastStatus": ["STOPPED"]},
+    }

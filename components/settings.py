@@ -1,0 +1,263 @@
+"""The stack's settings, checked as a whole before any resource exists."""
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final, Self, TypeAlias, TypeVar, cast
+
+import pulumi
+
+from components.build_context import BUILD_TAG_PREFIX
+
+NAMESPACE: Final = "pushtrain"
+
+FARGATE_MEMORY: Final[Mapping[int, Sequence[int]]] = MappingProxyType(
+    {
+        256: (512, 1024, 2048),
+        512: range(1024, 4096 + 1, 1024),
+        1024: range(2048, 8192 + 1, 1024),
+        2048: range(4096, 16384 + 1, 1024),
+        4096: range(8192, 30720 + 1, 1024),
+        8192: range(16384, 61440 + 1, 4096),
+        16384: range(32768, 122880 + 1, 8192),
+    }
+)
+"""MiB of memory that Fargate allows for each number of CPU units.
+
+https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-cpu-memory-error.html
+"""
+
+LOG_RETENTION_DAYS: Final = (
+    *(1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731),
+    *(1096, 1827, 2192, 2557, 2922, 3288, 3653),
+)
+"""What CloudWatch's PutRetentionPolicy takes. The provider would read 0 as for ever."""
+
+ARCHITECTURES: Final[Mapping[str, str]] = MappingProxyType(
+    {"x86_64": "linux/amd64", "arm64": "linux/arm64"}
+)
+"""The image platform of each processor architecture."""
+
+TAG_PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+"""How an image tag may begin: https://docs.docker.com/reference/cli/docker/image/tag/."""
+MOST_TAG_PREFIXES: Final = 10
+PARAMETER_NAME = re.compile(r"[a-z][a-z0-9_]*")
+BUILD_ARGUMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+MOST_RETENTION_DAYS: Final = 36500
+STACK_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
+"""A stack's name is part of task definition families, which allow no more than these."""
+MOST_PARAMETERS_JSON: Final = 2048
+"""Of the 4096 characters of a standard SSM parameter; the rest of the wiring needs about half."""
+
+
+T = TypeVar("T", int, str, bool)
+
+
+class SettingsError(ValueError):
+    """Everything that is wrong with the settings, at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """One stack's settings; the fields say no defaults because Pulumi.yaml holds them."""
+
+    stack: str
+    cpu: int
+    """CPU units, 1024 to a vCPU."""
+    memory: int
+    """MiB."""
+    architecture: str
+    """A key of ARCHITECTURES."""
+    spot: bool
+    parameters: Mapping[str, str]
+    container_insights: bool
+    log_retention_days: int
+    checkpoint_retention_days: int
+    old_version_retention_days: int
+    destroyable: bool
+    data_path: Path | None
+    image_build: bool
+    image_context: Path
+    image_args: Mapping[str, str]
+    image_tag_prefixes: tuple[str, ...]
+
+    @property
+    def platform(self) -> str:
+        """The platform to build images for."""
+        return ARCHITECTURES[self.architecture]
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the stack's configuration; raise SettingsError naming every fault and its mend."""
+        reader = _Reader()
+        settings = cls(
+            stack=pulumi.get_stack(),
+            cpu=reader.value("cpu", int),
+            memory=reader.value("memory", int),
+            architecture=reader.value("architecture", str),
+            spot=reader.value("spot", bool),
+            parameters=reader.pairs("parameters", PARAMETER_NAME, "epochs=20"),
+            container_insights=reader.value("containerInsights", bool),
+            log_retention_days=reader.value("logRetentionDays", int),
+            checkpoint_retention_days=reader.value("checkpointRetentionDays", int),
+            old_version_retention_days=reader.value("oldVersionRetentionDays", int),
+            destroyable=reader.value("destroyable", bool),
+            data_path=Path(path) if (path := reader.value("data.path", str)) else None,
+            image_build=reader.value("image.build", bool),
+            image_context=Path(reader.value("image.context", str)),
+            image_args=reader.pairs("image.args", BUILD_ARGUMENT_NAME, "BASE=python:3.13-slim"),
+            image_tag_prefixes=reader.strings("image.tagPrefixes"),
+        )
+        reader.refuse_unknown()
+        settings._check(reader.fault)
+        if reader.faults:
+            raise SettingsError(
+                f"{len(reader.faults)} setting(s) of this stack cannot be used:\n  - "
+                + "\n  - ".join(reader.faults.values())
+            )
+        return settings
+
+    def _check(self, fault: "Fault") -> None:
+        if not STACK_NAME.fullmatch(self.stack):
+            rule = "be letters, digits, hyphens and underscores (at most 100)"
+            fault("the stack's name", rule, self.stack, "pulumi stack rename <name>")
+        self._check_fargate(fault)
+        if self.architecture not in ARCHITECTURES:
+            rule = f"be one of {', '.join(ARCHITECTURES)}"
+            fault("architecture", rule, self.architecture, set_to("architecture", "x86_64"))
+        days = self.log_retention_days
+        if days not in LOG_RETENTION_DAYS:
+            near = min(LOG_RETENTION_DAYS, key=lambda allowed: abs(allowed - days))
+            rule = f"be one of {', '.join(map(str, LOG_RETENTION_DAYS))}"
+            fault("logRetentionDays", rule, days, set_to("logRetentionDays", near))
+        for key, days in (
+            ("checkpointRetentionDays", self.checkpoint_retention_days),
+            ("oldVersionRetentionDays", self.old_version_retention_days),
+        ):
+            if not 1 <= days <= MOST_RETENTION_DAYS:
+                rule = f"be between 1 and {MOST_RETENTION_DAYS}"
+                fault(key, rule, days, set_to(key, 14))
+        size = len(json.dumps(dict(self.parameters)))
+        if size > MOST_PARAMETERS_JSON:
+            rule = f"be at most {MOST_PARAMETERS_JSON} characters of JSON"
+            fault("parameters", rule, size, "take some out of the stack file")
+        if self.data_path is not None and not self.data_path.is_file():
+            fault("data.path", "name a file", str(self.data_path), set_to("data.path", "<file>"))
+        if self.image_build and not (self.image_context / "Dockerfile").is_file():
+            rule, mend = "name a folder with a Dockerfile", set_to("image.context", "trainer")
+            fault("image.context", rule, str(self.image_context), mend)
+        self._check_tag_prefixes(fault)
+
+    def _check_fargate(self, fault: "Fault") -> None:
+        if self.cpu not in FARGATE_MEMORY:
+            rule = f"be one of {', '.join(map(str, FARGATE_MEMORY))}"
+            fault("cpu", rule, self.cpu, set_to("cpu", 2048))
+        elif self.memory not in (sizes := FARGATE_MEMORY[self.cpu]):
+            steps = f" in steps of {sizes.step}" if isinstance(sizes, range) else ""
+            rule = f"be {min(sizes)} to {max(sizes)}{steps} for cpu {self.cpu}"
+            near = min(sizes, key=lambda size: abs(size - self.memory))
+            fault("memory", rule, self.memory, set_to("memory", near))
+
+    def _check_tag_prefixes(self, fault: "Fault") -> None:
+        key, prefixes = "image.tagPrefixes", self.image_tag_prefixes
+        if len(prefixes) > MOST_TAG_PREFIXES:
+            rule = f"hold at most {MOST_TAG_PREFIXES} prefixes"
+            fault(key, rule, len(prefixes), "take some out of the stack file")
+        for prefix in prefixes:
+            if not TAG_PREFIX.fullmatch(prefix):
+                rule = "be what a tag may begin with: a letter, digit or _, then also . and -"
+                fault(key, rule, prefix, write_list(key, [BUILD_TAG_PREFIX]))
+        own = any(BUILD_TAG_PREFIX.startswith(prefix) for prefix in prefixes)
+        if self.image_build and prefixes and not own:
+            rule = (
+                f"let the stack's own tag {BUILD_TAG_PREFIX}... through, "
+                "unless image.build is false"
+            )
+            fault(key, rule, list(prefixes), write_list(key, [*prefixes, BUILD_TAG_PREFIX]))
+
+
+Fault: TypeAlias = Callable[[str, str, object, str], None]
+"""Takes a key, the rule it breaks, its value, and the mend."""
+
+
+def set_to(key: str, value: object) -> str:
+    """Return the command that mends a setting."""
+    return f"pulumi config set {NAMESPACE}:{key} {value}"
+
+
+def write_list(key: str, items: Sequence[str]) -> str:
+    """Return the line that mends a list, which `pulumi config set` sets one item at a time only."""
+    return f"write {NAMESPACE}:{key}: {json.dumps(items)} into the stack file"
+
+
+class _Reader:
+    """Reads values of one type each, and gathers what is wrong instead of stopping at the first."""
+
+    def __init__(self) -> None:
+        self.config = pulumi.Config(NAMESPACE)
+        self.known: set[str] = set()
+        self.faults: dict[str, str] = {}
+
+    def fault(self, key: str, rule: str, value: object, mend: str) -> None:
+        """Note what is wrong with a setting, unless something is noted of it already."""
+        self.faults.setdefault(key, f"{key} must {rule}, got {value!r}: {mend}")
+
+    def value(self, key: str, kind: type[T]) -> T:
+        """Read a value of this type; note a fault and return the type's zero where it is none."""
+        self.known.add(key)
+        get, rule, example = {
+            int: (self.config.get_int, "be a whole number", "<number>"),
+            str: (self.config.get, "be text", "<text>"),
+            bool: (self.config.get_bool, "be true or false", "true"),
+        }[kind]
+        try:
+            value = get(key)
+        except pulumi.ConfigTypeError:
+            value = None
+            self.fault(key, rule, self.config.get(key), set_to(key, example))
+        if value is None:
+            self.fault(key, "be set", None, set_to(key, example))
+            return kind()
+        return cast("T", value)
+
+    def strings(self, key: str) -> tuple[str, ...]:
+        """Read a list of strings."""
+        self.known.add(key)
+        try:
+            value = cast("list[object] | str | None", self.config.get_object(key, []))
+        except pulumi.ConfigTypeError:
+            value = self.config.get(key)
+        items = value if isinstance(value, list) else [None]
+        strings = [item for item in items if isinstance(item, str)]
+        if len(strings) < len(items):
+            self.fault(key, "be a list of strings", value, write_list(key, ["..."]))
+        return tuple(strings)
+
+    def pairs(self, key: str, name_form: re.Pattern[str], example: str) -> Mapping[str, str]:
+        """Read a list of NAME=VALUE strings."""
+        pairs: dict[str, str] = {}
+        for item in self.strings(key):
+            name, equals, value = item.partition("=")
+            if not equals or not name_form.fullmatch(name):
+                rule = f"hold NAME=VALUE items with NAME like {name_form.pattern}"
+                self.fault(key, rule, item, write_list(key, [example]))
+            elif name in pairs:
+                self.fault(key, f"name {name} once", item, "take one out of the stack file")
+            pairs[name] = value
+        return MappingProxyType(pairs)
+
+    def refuse_unknown(self) -> None:
+        """Refuse a key that nobody reads: a misspelt setting would silently keep its default."""
+        # The SDK offers no way to list a namespace; these two are what its own get() reads.
+        given = {**pulumi.runtime.config.CONFIG.get(), **pulumi.runtime.config.get_config_env()}
+        for full in sorted(given):
+            key = full.removeprefix(f"{NAMESPACE}:")
+            if key != full and key not in self.known:
+                near = difflib.get_close_matches(key, self.known, n=1)
+                hint = f" ({near[0]}?)" if near else ""
+                rule = f"be a setting that Pulumi.yaml knows{hint}"
+                self.fault(key, rule, given[full], f"pulumi config rm {full}")

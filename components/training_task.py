@@ -1,0 +1,182 @@
+"""The cluster and the template of every training task."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pulumi import ComponentResource, Input, Output, ResourceOptions
+from pulumi_aws import cloudwatch, ecs, iam
+
+from components import policies
+from components.image_repository import ImageRepository
+
+CONTAINER: Final = "trainer"
+LOG_STREAM_PREFIX: Final = "run"
+STOP_TIMEOUT_SECONDS: Final = 120
+"""Fargate's most, and what a Spot reclaim gives: time to save a checkpoint."""
+USER: Final = "10001:10001"
+"""The trainer image's user; an image of one's own runs as it too, so never as root."""
+TEMPLATE_TAG: Final = "template"
+"""No image has this tag: the invoke Lambda puts the pushed digest in its place."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingTaskArgs:
+    """The size of a task and what it works with."""
+
+    stack: str
+    cpu: int
+    memory: int
+    architecture: str
+    container_insights: bool
+    log_retention_days: int
+    repository: ImageRepository
+    bucket_arn: Input[str]
+    scope: policies.AwsScope
+
+
+class TrainingTask(ComponentResource):
+    """Owns everything of a task but its image, which each push brings."""
+
+    cluster_arn: Output[str]
+    template_arn: Output[str]
+    execution_role_arn: Output[str]
+    task_role_arn: Output[str]
+    log_group_name: Output[str]
+    log_group_arn: Output[str]
+
+    def __init__(
+        self, name: str, args: TrainingTaskArgs, opts: ResourceOptions | None = None
+    ) -> None:
+        super().__init__("pushtrain:task:TrainingTask", name, None, opts)
+        child = ResourceOptions(parent=self)
+
+        cluster = ecs.Cluster(
+            f"{name}-cluster",
+            settings=[
+                {
+                    "name": "containerInsights",
+                    "value": "enabled" if args.container_insights else "disabled",
+                }
+            ],
+            opts=child,
+        )
+        providers = ecs.ClusterCapacityProviders(
+            f"{name}-capacity",
+            cluster_name=cluster.name,
+            capacity_providers=["FARGATE", "FARGATE_SPOT"],
+            opts=child,
+        )
+        logs = cloudwatch.LogGroup(
+            f"{name}-logs", retention_in_days=args.log_retention_days, opts=child
+        )
+        execution_role = iam.Role(
+            f"{name}-execution",
+            description="Pulls images and writes logs for training tasks",
+            assume_role_policy=Output.json_dumps(policies.assume_role("ecs-tasks.amazonaws.com")),
+            opts=child,
+        )
+        execution_policy = iam.RolePolicy(
+            f"{name}-execution-policy",
+            role=execution_role.name,
+            policy=Output.json_dumps(policies.task_execution(args.repository.arn, logs.arn)),
+            opts=child,
+        )
+        task_role = iam.Role(
+            f"{name}-task",
+            description="What a trainer may do",
+            # Against a confused deputy, as AWS's page on task IAM roles asks:
+            # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
+            assume_role_policy=Output.json_dumps(
+                policies.assume_role(
+                    "ecs-tasks.amazonaws.com",
+                    {
+                        "StringEquals": {"aws:SourceAccount": args.scope.account},
+                        "ArnLike": {"aws:SourceArn": args.scope.arn("ecs", "*")},
+                    },
+                )
+            ),
+            opts=child,
+        )
+        task_policy = iam.RolePolicy(
+            f"{name}-task-policy",
+            role=task_role.name,
+            policy=Output.json_dumps(policies.training_task(args.bucket_arn)),
+            opts=child,
+        )
+        template = ecs.TaskDefinition(
+            f"{name}-template",
+            # The invoke Lambda may start <stack>-<12 hex digits> alone, which this is not.
+            family=f"{args.stack}-template",
+            requires_compatibilities=["FARGATE"],
+            network_mode="awsvpc",
+            cpu=str(args.cpu),
+            memory=str(args.memory),
+            runtime_platform={
+                "operating_system_family": "LINUX",
+                "cpu_architecture": args.architecture.upper(),
+            },
+            execution_role_arn=execution_role.arn,
+            task_role_arn=task_role.arn,
+            container_definitions=Output.json_dumps(
+                [
+                    container_definition(
+                        image=Output.format("{0}:{1}", args.repository.url, TEMPLATE_TAG),
+                        memory=args.memory,
+                        log_group=logs.name,
+                        region=args.scope.region,
+                    )
+                ],
+                sort_keys=True,
+            ),
+            opts=ResourceOptions(
+                parent=self, depends_on=[providers, execution_policy, task_policy]
+            ),
+        )
+
+        self.cluster_arn = cluster.arn
+        self.template_arn = template.arn
+        self.execution_role_arn = execution_role.arn
+        self.task_role_arn = task_role.arn
+        self.log_group_name = logs.name
+        self.log_group_arn = logs.arn
+        self.register_outputs(
+            {
+                "cluster_arn": self.cluster_arn,
+                "template_arn": self.template_arn,
+                "execution_role_arn": self.execution_role_arn,
+                "task_role_arn": self.task_role_arn,
+                "log_group_name": self.log_group_name,
+                "log_group_arn": self.log_group_arn,
+            }
+        )
+
+
+def container_definition(
+    *, image: Input[str], memory: int, log_group: Input[str], region: Input[str]
+) -> Mapping[str, Any]:
+    """Return the container; AWS's own defaults are written out, or each preview shows a change."""
+    return {
+        "name": CONTAINER,
+        "image": image,
+        "essential": True,
+        "cpu": 0,
+        "memory": memory,
+        "user": USER,
+        "environment": [],
+        "mountPoints": [],
+        "portMappings": [],
+        "systemControls": [],
+        "volumesFrom": [],
+        # Passes SIGTERM on and reaps children, whatever the image starts.
+        "linuxParameters": {"initProcessEnabled": True},
+        "stopTimeout": STOP_TIMEOUT_SECONDS,
+        "logConfiguration": {
+            "logDriver": "awslogs",
+            "options": {
+                "awslogs-group": log_group,
+                "awslogs-region": region,
+                "awslogs-stream-prefix": LOG_STREAM_PREFIX,
+            },
+        },
+    }
