@@ -106,8 +106,9 @@ class TrainingTask(ComponentResource):
         )
         template = ecs.TaskDefinition(
             f"{name}-template",
-            # The invoke Lambda may start <stack>-<12 hex digits> alone, which this is not.
-            family=f"{args.stack}-template",
+            # An invoke Lambda may start <its stack>-<any 12 characters>. This is longer, so that
+            # no stack's Lambda may: stack dev-abc's dev-abc-template would be one of stack dev's.
+            family=f"{args.stack}-task-template",
             requires_compatibilities=["FARGATE"],
             network_mode="awsvpc",
             cpu=str(args.cpu),

@@ -1,0 +1,310 @@
+"""The only module that knows MiniStack's inside: every private symbol used is named in _NEEDED."""
+# ruff: noqa: SLF001 -- reaching into MiniStack, in one place and checked, is what it is for
+
+import contextlib
+import functools
+import importlib
+import importlib.metadata
+import json
+import os
+import subprocess
+import tempfile
+from collections.abc import Callable, Generator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from localcloud.lifeline import Lifeline, without_aws
+
+EXPECTED_VERSION = "1.5.33"
+Record = dict[str, Any]
+Answer = tuple[int, dict[str, str], bytes]
+"""Status, headers and body."""
+
+_NEEDED = {
+    "ministack.app": ("app", "_docker_socket_present"),
+    "ministack.core.responses": (
+        "error_response_json",
+        "get_account_id",
+        "get_region",
+        "json_response",
+        "request_scope",
+    ),
+    "ministack.core.lambda_runtime": ("subprocess", "tempfile", "reset"),
+    "ministack.services.ec2": ("_subnets",),
+    "ministack.services.ecr": (
+        "_content_digest",
+        "_layer_blobs",
+        "_put_image",
+        "_registry_error",
+        "_repositories",
+        "_resolve_manifest",
+        "_v2_put_manifest",
+    ),
+    "ministack.services.ecs": (
+        "_ACTION_MAP",
+        "_clusters",
+        "_get_docker",
+        "_recount_cluster",
+        "_resolve_cluster_name",
+        "_resolve_container_secrets",
+        "_resolve_task",
+        "_resolve_td_key",
+        "_run_task",
+        "_sanitize",
+        "_task_defs",
+        "_tasks",
+        "new_uuid",
+    ),
+    "ministack.services.eventbridge": ("_dispatch_to_lambda", "_invoke_target", "_put_events"),
+    "ministack.services.lambda_svc": (
+        "_execute_function_with_config_scope",
+        "_execution_record_for_config",
+        "_get_func_record_for_ref",
+        "_route_async_failure",
+        "invoke_async_with_retry",
+    ),
+}
+
+
+class MiniStack:
+    """MiniStack's services in this process, and the places where the cloud hooks into them."""
+
+    def __init__(self, port: int, region: str, account: str) -> None:
+        self._undo = contextlib.ExitStack()
+        self._workers: list[subprocess.Popen[Any]] = []
+        # MiniStack reads these when it is imported, and some again at each call.
+        self._set_environment(
+            {
+                "GATEWAY_PORT": str(port),
+                "MINISTACK_HOST": "127.0.0.1",
+                "MINISTACK_REGION": region,
+                "MINISTACK_ACCOUNT_ID": account,
+                "IOT_MTLS_ENABLED": "0",
+                "SFTP_ENABLED": "0",
+                "LOG_LEVEL": os.environ.get("LOG_LEVEL", "ERROR"),
+            }
+        )
+        modules: dict[str, Any] = {name: importlib.import_module(name) for name in _NEEDED}
+        _check(modules)
+        self.app: Any = modules["ministack.app"].app
+        self._responses: Any = modules["ministack.core.responses"]
+        self._runtime: Any = modules["ministack.core.lambda_runtime"]
+        self._ec2: Any = modules["ministack.services.ec2"]
+        self._ecr: Any = modules["ministack.services.ecr"]
+        self._ecs: Any = modules["ministack.services.ecs"]
+        self._events: Any = modules["ministack.services.eventbridge"]
+        self._lambda: Any = modules["ministack.services.lambda_svc"]
+        # Tasks are processes here, and a Docker engine of this machine is none of our business.
+        self._replace(modules["ministack.app"], "_docker_socket_present", lambda: False)
+        self._replace(self._ecs, "_get_docker", lambda: None)
+        # AWS's task ids are 32 hex digits.
+        new_id: Callable[[], str] = self._ecs.new_uuid
+        self._replace(self._ecs, "new_uuid", lambda: new_id().replace("-", ""))
+
+    def close(self) -> None:
+        """Leave MiniStack and the environment as they were."""
+        self._undo.close()
+
+    def _replace(self, module: Any, name: str, value: object) -> None:
+        self._undo.callback(setattr, module, name, getattr(module, name))
+        setattr(module, name, value)
+
+    def _set_environment(self, values: dict[str, str]) -> None:
+        for name, value in values.items():
+            if name in os.environ:
+                self._undo.callback(os.environ.__setitem__, name, os.environ[name])
+            else:
+                self._undo.callback(os.environ.pop, name, None)
+            os.environ[name] = value
+
+    # Answers and scope
+
+    def answer(self, document: Record, status: int = 200) -> Answer:
+        """Give the answer to a JSON call."""
+        return self._responses.json_response(document, status)
+
+    def error(self, code: str, message: str, **fields: Any) -> Answer:
+        """Give the refusal of a JSON call, with whatever fields its exception has."""
+        status, headers, body = self._responses.error_response_json(code, message, 400)
+        return status, headers, json.dumps({**json.loads(body), **fields}).encode()
+
+    def scope(self) -> tuple[str, str]:
+        """Tell account and region of the request that is being served."""
+        return self._responses.get_account_id(), self._responses.get_region()
+
+    @contextlib.contextmanager
+    def within(self, scope: tuple[str, str]) -> Generator[None]:
+        """Act for this account and region, outside a request."""
+        with self._responses.request_scope(*scope):
+            yield
+
+    # EventBridge
+
+    def post_event(self, entry: Record) -> None:
+        """Put an event on the default bus as an AWS service may; PutEvents refuses `aws.*`."""
+        self._events._put_events({"Entries": [entry]}, allow_aws_source=True)
+
+    def on_target(self, hook: Callable[..., None]) -> None:
+        """Hand each delivery to `hook(pass_on, target, event, rule, view)`."""
+        self._replace(
+            self._events, "_invoke_target", functools.partial(hook, self._events._invoke_target)
+        )
+
+    def on_lambda_target(self, hook: Callable[[str, str], None]) -> None:
+        """Hand what a rule sends to a function to `hook(arn, payload)`."""
+        self._replace(self._events, "_dispatch_to_lambda", hook)
+
+    # Lambda
+
+    def on_asynchronous_invocation(self, hook: Callable[[Record, Any], None]) -> None:
+        """Hand each asynchronous invocation to `hook(function, event)`."""
+        self._replace(self._lambda, "invoke_async_with_retry", hook)
+
+    def function(self, arn: str) -> Record | None:
+        """Find a function, ready to be executed."""
+        found, configuration, _ = self._lambda._get_func_record_for_ref(arn)
+        if not found or not configuration:
+            return None
+        return self._lambda._execution_record_for_config(found, configuration)
+
+    def execute(self, function: Record, event: Any) -> Record:
+        """Run a function now; the result says `error` or `throttle` where it did not end well."""
+        return self._lambda._execute_function_with_config_scope(function, event)
+
+    def send_failure(self, target: str, function: str, event: Any, result: Record) -> None:
+        """Send an invocation that failed for good to its on-failure destination."""
+        self._lambda._route_async_failure(target, function, event, result)
+
+    def guard_workers(self, lifeline: Lifeline, folder: Path, aws: dict[str, str]) -> None:
+        """Tie Lambda workers to the lifeline, their files to the folder, their calls to us."""
+        given = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_LAMBDA_")
+
+        def popen(command: list[str], **options: Any) -> subprocess.Popen[Any]:
+            asked: dict[str, str] = options.pop("env")
+            of_lambda = {name: text for name, text in asked.items() if name.startswith(given)}
+            env = {**without_aws(asked), **aws, **of_lambda, "NO_PROXY": "127.0.0.1"}
+            del options["stdin"]
+            self._drop_workers(lifeline)
+            worker = lifeline.popen(command, keep_stdin=True, env=env, **options)
+            self._workers.append(worker)
+            return worker
+
+        self._replace(
+            self._runtime, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": popen})
+        )
+        make = functools.partial(tempfile.mkdtemp, dir=folder)
+        self._replace(self._runtime, "tempfile", SimpleNamespace(mkdtemp=make))
+
+    def end_workers(self, lifeline: Lifeline) -> None:
+        """End the warm Lambda workers, which MiniStack's own shutdown leaves running."""
+        self._runtime.reset()
+        self._drop_workers(lifeline)
+
+    def _drop_workers(self, lifeline: Lifeline) -> None:
+        """Let go of workers that MiniStack has ended: it keeps their pipes, and tells nobody."""
+        for worker in [worker for worker in self._workers if worker.returncode is not None]:
+            self._workers.remove(worker)
+            lifeline.forget(worker)
+            for stream in (worker.stdin, worker.stdout, worker.stderr):
+                if stream:
+                    with contextlib.suppress(OSError):
+                        stream.close()
+
+    # ECR
+
+    def on_put_manifest(self, hook: Callable[..., Answer]) -> None:
+        """Hand manifest PUTs to `hook(pass_on, repository, reference, headers, body)`."""
+        self._replace(
+            self._ecr, "_v2_put_manifest", functools.partial(hook, self._ecr._v2_put_manifest)
+        )
+
+    def on_put_image(self, hook: Callable[..., Answer]) -> None:
+        """Hand PutImage to `hook(pass_on, request)`."""
+        self._replace(self._ecr, "_put_image", functools.partial(hook, self._ecr._put_image))
+
+    def has_repository(self, name: str) -> bool:
+        """Tell whether ECR has the repository."""
+        return name in self._ecr._repositories
+
+    def has_blob(self, repository: str, digest: str) -> bool:
+        """Tell whether the blob was pushed to the repository."""
+        return digest in self._ecr._layer_blobs.get(repository, {})
+
+    def image_digest(self, repository: str, reference: str) -> str | None:
+        """Tell which manifest a tag or digest leads to."""
+        return self._ecr._resolve_manifest(repository, reference)[0]
+
+    def content_digest(self, body: bytes) -> str:
+        """Give the digest that the registry knows these bytes by."""
+        return self._ecr._content_digest(body)
+
+    def registry_error(self, code: str, message: str) -> Answer:
+        """Give the registry API's refusal."""
+        return self._ecr._registry_error(400, code, message, {})
+
+    # ECS
+
+    def on_ecs(self, action: str, hook: Callable[[Record], Answer]) -> None:
+        """Hand an ECS action's requests to the hook."""
+        actions = self._ecs._ACTION_MAP
+        self._undo.callback(actions.__setitem__, action, actions[action])
+        actions[action] = hook
+
+    def run_task(self, request: Record) -> Answer:
+        """Let MiniStack register tasks; without Docker it starts nothing."""
+        return self._ecs._run_task(request)
+
+    def cluster(self, reference: str) -> Record | None:
+        """Find a cluster by name or ARN."""
+        return self._ecs._clusters.get(self._ecs._resolve_cluster_name(reference))
+
+    def task_definition(self, reference: str) -> Record | None:
+        """Find a task definition by family, family:revision or ARN."""
+        return self._ecs._task_defs.get(self._ecs._resolve_td_key(reference))
+
+    def task(self, reference: str, cluster: str) -> Record | None:
+        """Find a task's live record by id or ARN."""
+        return self._ecs._resolve_task(reference, self._ecs._resolve_cluster_name(cluster))
+
+    def shown(self, record: Record) -> Record:
+        """Give a record as callers may see it: no private and no empty members."""
+        return self._ecs._sanitize(record)
+
+    def count_tasks(self, cluster_arn: str) -> None:
+        """Bring the cluster's counts of tasks up to date."""
+        self._ecs._recount_cluster(cluster_arn.rsplit("/", 1)[1])
+
+    def secrets(self, container: Record) -> dict[str, str]:
+        """Read the secrets that a container definition names."""
+        return self._ecs._resolve_container_secrets(container)
+
+    def has_subnet(self, subnet: str) -> bool:
+        """Tell whether EC2 has the subnet."""
+        return subnet in self._ec2._subnets
+
+
+def section(record: Record, name: str) -> Record:
+    """Give a part of a document; empty where it is absent or null."""
+    return record.get(name) or {}
+
+
+def entries(record: Record, name: str) -> list[Record]:
+    """Give a list in a document; empty where it is absent or null."""
+    return record.get(name) or []
+
+
+def _check(modules: dict[str, Any]) -> None:
+    """Refuse a MiniStack that lacks what we hook into, before anything runs half right."""
+    missing = [
+        f"{name}.{symbol}"
+        for name, symbols in _NEEDED.items()
+        for symbol in symbols
+        if not hasattr(modules[name], symbol)
+    ]
+    if missing:
+        found = importlib.metadata.version("ministack")
+        raise RuntimeError(
+            f"ministack must be {EXPECTED_VERSION}, got {found}, which lacks {', '.join(missing)}; "
+            f"run: python -m pip install ministack=={EXPECTED_VERSION}"
+        )

@@ -1,0 +1,224 @@
+"""An AWS cloud inside this process, for demos and tests: MiniStack, and what it lacks."""
+
+import asyncio
+import shutil
+import socket
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self
+
+import boto3
+import httpx
+from botocore.config import Config as ClientConfig
+from hypercorn.asyncio import (
+    serve,  # pyright: ignore[reportUnknownVariableType] -- hypercorn's own typing
+)
+from hypercorn.config import Config as ServerConfig
+
+from localcloud.adapter import MiniStack, Record
+from localcloud.async_lambda import AsyncLambda
+from localcloud.events import EventBus, ImagePushes, Watcher
+from localcloud.lifeline import Lifeline
+from localcloud.registry import Registry
+from localcloud.tasks import Tasks
+
+_HOST = "127.0.0.1"  # never reachable from outside: nobody is asked for a password here
+
+
+class Cloud:
+    """An empty AWS cloud that lasts as long as the `with` block.
+
+    MiniStack keeps its state in modules, so a process has one cloud at a time; all clouds of a
+    process, one after another, are the same place: port, region and account stay.
+    """
+
+    _current: ClassVar["Cloud | None"] = None
+    _place: ClassVar[tuple[int, str, str] | None] = None
+
+    def __init__(
+        self,
+        port: int | None = None,
+        region: str = "us-east-1",
+        account: str = "000000000000",
+        on_event: Watcher | None = None,
+    ) -> None:
+        """Port: of 127.0.0.1, by default a free one. `on_event`: as for `watch`."""
+        self.port = port or 0
+        self.region = region
+        self.account = account
+        self._on_event = on_event
+        self._clients: dict[str, Any] = {}
+        self._clients_lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where every AWS service of this cloud answers."""
+        return f"http://{_HOST}:{self.port}"
+
+    @property
+    def registry_host(self) -> str:
+        """Where images are pushed; it also answers to ECR's own name, see `registry`."""
+        return f"{_HOST}:{self.port}"
+
+    def environment(self) -> dict[str, str]:
+        """Give what boto3 and the aws command need to talk to this cloud."""
+        return {
+            "AWS_ENDPOINT_URL": self.url,
+            "AWS_REGION": self.region,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+        }
+
+    def client(self, service: str) -> Any:
+        """Give a boto3 client of this cloud; the same one each time."""
+        with self._clients_lock:  # boto3 cannot make two at once
+            if service not in self._clients:
+                session: Any = boto3.session.Session(
+                    aws_access_key_id="test",
+                    aws_secret_access_key="test",  # noqa: S106 -- checked by nobody
+                    region_name=self.region,
+                )
+                config = ClientConfig(proxies={}, max_pool_connections=50)
+                self._clients[service] = session.client(
+                    service, endpoint_url=self.url, config=config
+                )
+            return self._clients[service]
+
+    def registry(self) -> Registry:
+        """Give a connection to the image registry, to push and pull; close it after use."""
+        return Registry(self.registry_host)
+
+    def watch(self, watcher: Watcher) -> None:
+        """Call `watcher(time, source, detail_type, detail)` for each ECR and ECS event."""
+        self._bus.watch(watcher)
+
+    def start(self) -> Self:
+        """Serve; done when it answers."""
+        if Cloud._current:
+            raise RuntimeError(
+                f"one cloud at a time must run in a process, got a second beside "
+                f"{Cloud._current.url}; stop that one first, or start a process for each"
+            )
+        server = self._take_place()
+        Cloud._current = self
+        self._folder = Path(tempfile.mkdtemp(prefix="pushtrain-cloud-"))
+        self._lifeline = Lifeline(self._folder)
+        self._ministack = MiniStack(self.port, self.region, self.account)
+        self._ministack.guard_workers(self._lifeline, self._folder, self.environment())
+        self._bus = EventBus(self._ministack)
+        if self._on_event:
+            self._bus.watch(self._on_event)
+        ImagePushes(self._ministack, self._bus)
+        self._lambda = AsyncLambda(self._ministack, self._dead_letter)
+        self._registry = self.registry()
+        self._tasks = Tasks(
+            ministack=self._ministack,
+            bus=self._bus,
+            lifeline=self._lifeline,
+            registry=self._registry,
+            client=self.client,
+            aws=self.environment(),
+            folder=self._folder,
+        )
+        self._serving = threading.Event()
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(
+            target=self._serve, args=(server,), name="cloud", daemon=True
+        )
+        self._thread.start()
+        self._serving.wait()
+        if self._failure:
+            self.stop()
+            raise RuntimeError(f"the cloud at {self.url} did not start") from self._failure
+        self.reset()
+        return self
+
+    def reset(self) -> None:
+        """Empty the cloud: no resources, no tasks, no workers; watchers stay."""
+        self._tasks.end()
+        self._lambda.clear(self._end_workers)
+        httpx.post(f"{self.url}/_ministack/reset", timeout=30, trust_env=False).raise_for_status()
+
+    def stop(self) -> None:
+        """End the cloud and every process of it, and remove its files."""
+        self._tasks.end()
+        self._lambda.close(self._end_workers)
+        if not self._failure:
+            self._loop.call_soon_threadsafe(self._halt.set)
+        self._thread.join(15)
+        self._bus.close()
+        self._registry.close()
+        for client in self._clients.values():
+            client.close()
+        self._clients.clear()
+        self._lifeline.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._ministack.close()
+        Cloud._current = None
+
+    def _end_workers(self) -> None:
+        self._ministack.end_workers(self._lifeline)
+
+    def _take_place(self) -> socket.socket:
+        """Listen; a process's later clouds live where its first one did."""
+        if Cloud._place:
+            port = Cloud._place[0]
+            asked = self.port or port, self.region, self.account
+            if asked != Cloud._place:
+                raise RuntimeError(
+                    f"port, region and account of a process's clouds must stay {Cloud._place}, "
+                    f"got {asked}; start another process"
+                )
+            self.port = port
+        server = socket.socket()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            server.bind((_HOST, self.port))
+        except OSError as error:
+            server.close()
+            raise RuntimeError(
+                f"port must be free, got {self.port}, which another program has; leave it out for "
+                "any free one"
+            ) from error
+        self.port = server.getsockname()[1]
+        Cloud._place = self.port, self.region, self.account
+        return server
+
+    def _serve(self, server: socket.socket) -> None:
+        try:
+            asyncio.run(self._serve_until_halt(server))
+        except BaseException as error:  # noqa: BLE001 -- it belongs to whoever starts the cloud
+            self._failure = error
+        self._serving.set()
+
+    async def _serve_until_halt(self, server: socket.socket) -> None:
+        self._loop, self._halt = asyncio.get_running_loop(), asyncio.Event()
+        config = ServerConfig()
+        config.bind = [f"fd://{server.detach()}"]
+        config.accesslog = config.errorlog = None
+        config.graceful_timeout = 0.5
+
+        async def until_halt() -> None:
+            self._serving.set()
+            await self._halt.wait()
+
+        await serve(self._ministack.app, config, shutdown_trigger=until_halt)
+
+    def _dead_letter(self, queue_arn: str, message: Record) -> None:
+        sqs = self.client("sqs")
+        url = sqs.get_queue_url(QueueName=queue_arn.rsplit(":", 1)[1])["QueueUrl"]
+        sqs.send_message(QueueUrl=url, **message)

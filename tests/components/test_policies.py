@@ -1,0 +1,345 @@
+"""Every policy of the stack, exactly: who may do what to which resource, when."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from policy_sentry.querying.actions import get_action_data
+
+from components import policies
+
+HERE = "us-east-1:123456789012"
+BUCKET = "arn:aws:s3:::pushtrain-store-bucket-0a1b2c3"
+CLUSTER = "pushtrain-training-cluster-0a1b2c3"
+REPOSITORY = f"arn:aws:ecr:{HERE}:repository/pushtrain-images-repository-0a1b2c3"
+PARAMETER = f"arn:aws:ssm:{HERE}:parameter/pushtrain/dev"
+FAMILY = f"arn:aws:ecs:{HERE}:task-definition/dev-????????????:*"
+ROLE = "arn:aws:iam::123456789012:role"
+
+
+def allow(sid, action, resource, **condition):
+    return {"Sid": sid, "Effect": "Allow", "Action": action, "Resource": resource} | (
+        {"Condition": condition} if condition else {}
+    )
+
+
+def streams(group):
+    return [f"arn:aws:logs:{HERE}:log-group:{group}-0a1b2c3:log-stream:*"]
+
+
+def queue(name):
+    return f"arn:aws:sqs:{HERE}:{name}-0a1b2c3"
+
+
+WRITE_LOG = ["logs:CreateLogStream", "logs:PutLogEvents"]
+
+
+def basics(part):
+    return [
+        allow("WriteLog", WRITE_LOG, streams(f"pushtrain-trigger-{part}-logs")),
+        allow("KeepFailedEvent", ["sqs:SendMessage"], [queue(f"pushtrain-trigger-{part}-failed")]),
+    ]
+
+
+IDENTITY_POLICIES = {
+    "pushtrain-training-execution-policy": [
+        allow("LogInToRegistry", ["ecr:GetAuthorizationToken"], ["*"]),
+        allow(
+            "PullImage",
+            ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+            [REPOSITORY],
+        ),
+        allow("WriteLog", WRITE_LOG, streams("pushtrain-training-logs")),
+    ],
+    "pushtrain-training-task-policy": [
+        allow("ReadData", ["s3:GetObject", "s3:GetObjectVersion"], [f"{BUCKET}/data/*"]),
+        allow("ReadCheckpoint", ["s3:GetObject"], [f"{BUCKET}/checkpoints/*"]),
+        allow(
+            "Publish",
+            ["s3:AbortMultipartUpload", "s3:PutObject"],
+            [f"{BUCKET}/runs/*", f"{BUCKET}/checkpoints/*"],
+        ),
+        {
+            "Sid": "RunRecordIsTheLambdas",
+            "Effect": "Deny",
+            "Action": ["s3:PutObject"],
+            "Resource": [f"{BUCKET}/runs/*/run.json"],
+        },
+        allow(
+            "TellAbsentFromForbidden",
+            ["s3:ListBucket"],
+            [BUCKET],
+            StringLike={"s3:prefix": ["data/*", "runs/*", "checkpoints/*"]},
+        ),
+    ],
+    "pushtrain-trigger-invoke-basics-policy": basics("invoke"),
+    "pushtrain-trigger-invoke-work-policy": [
+        allow("ReadWiring", ["ssm:GetParameter"], [f"{PARAMETER}/wiring", f"{PARAMETER}/training"]),
+        allow("KeepRunRecord", ["s3:GetObject", "s3:PutObject"], [f"{BUCKET}/runs/*/run.json"]),
+        allow("FindData", ["s3:GetObject"], [f"{BUCKET}/data/dataset"]),
+        allow(
+            "TellAbsentFromForbidden",
+            ["s3:ListBucket"],
+            [BUCKET],
+            StringLike={"s3:prefix": ["data/dataset", "runs/*"]},
+        ),
+        allow("ReadDefinition", ["ecs:DescribeTaskDefinition"], ["*"]),
+        allow("PinDefinition", ["ecs:RegisterTaskDefinition"], [FAMILY]),
+        allow(
+            "RunPinnedDefinition",
+            ["ecs:RunTask"],
+            [FAMILY],
+            ArnEquals={"ecs:cluster": f"arn:aws:ecs:{HERE}:cluster/{CLUSTER}"},
+        ),
+        allow(
+            "TagWhatItCreates",
+            ["ecs:TagResource"],
+            [FAMILY, f"arn:aws:ecs:{HERE}:task/{CLUSTER}/*"],
+            StringEquals={"ecs:CreateAction": ["RegisterTaskDefinition", "RunTask"]},
+        ),
+        allow(
+            "HandRolesToTask",
+            ["iam:PassRole"],
+            [
+                f"{ROLE}/pushtrain-training-execution-0a1b2c3",
+                f"{ROLE}/pushtrain-training-task-0a1b2c3",
+            ],
+            StringEquals={"iam:PassedToService": "ecs-tasks.amazonaws.com"},
+        ),
+    ],
+    "pushtrain-trigger-observe-basics-policy": basics("observe"),
+    "pushtrain-trigger-observe-work-policy": [
+        allow("ReadWiring", ["ssm:GetParameter"], [f"{PARAMETER}/wiring"]),
+        allow("ReadRun", ["s3:GetObject"], [f"{BUCKET}/runs/*"]),
+        allow(
+            "KeepRunRecord",
+            ["s3:PutObject"],
+            [f"{BUCKET}/runs/*/run.json", f"{BUCKET}/runs/*/manifest.json"],
+        ),
+        allow("ListRun", ["s3:ListBucket"], [BUCKET], StringLike={"s3:prefix": ["runs/*"]}),
+        allow("ReadLastLogLines", ["logs:GetLogEvents"], streams("pushtrain-training-logs")),
+        allow("RetireDefinition", ["ecs:DeregisterTaskDefinition"], ["*"]),
+    ],
+}
+
+ROLES = {
+    "pushtrain-training-execution-policy": "pushtrain-training-execution",
+    "pushtrain-training-task-policy": "pushtrain-training-task",
+    "pushtrain-trigger-invoke-basics-policy": "pushtrain-trigger-invoke-role",
+    "pushtrain-trigger-invoke-work-policy": "pushtrain-trigger-invoke-role",
+    "pushtrain-trigger-observe-basics-policy": "pushtrain-trigger-observe-role",
+    "pushtrain-trigger-observe-work-policy": "pushtrain-trigger-observe-role",
+}
+
+
+def undelivered(part):
+    return [
+        {
+            "Sid": "UndeliveredEvents",
+            "Effect": "Allow",
+            "Principal": {"Service": "events.amazonaws.com"},
+            "Action": "sqs:SendMessage",
+            "Resource": queue(f"pushtrain-trigger-{part}-undelivered"),
+            "Condition": {
+                "ArnEquals": {
+                    "aws:SourceArn": f"arn:aws:events:{HERE}:rule/"
+                    f"pushtrain-trigger-{part}-rule-0a1b2c3"
+                }
+            },
+        }
+    ]
+
+
+RESOURCE_POLICIES = {
+    "pushtrain-store-tls-only": [
+        {
+            "Sid": "TlsOnly",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "s3:*",
+            "Resource": [BUCKET, f"{BUCKET}/*"],
+            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+        }
+    ],
+    "pushtrain-network-s3": [
+        {
+            "Sid": "OwnBucket",
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": [
+                "s3:AbortMultipartUpload",
+                "s3:GetObject",
+                "s3:GetObjectVersion",
+                "s3:ListBucket",
+                "s3:PutObject",
+            ],
+            "Resource": [BUCKET, f"{BUCKET}/*"],
+        },
+        {
+            "Sid": "ImageLayers",
+            "Effect": "Allow",
+            "Principal": "*",
+            "Action": ["s3:GetObject"],
+            "Resource": ["arn:aws:s3:::prod-us-east-1-starport-layer-bucket/*"],
+        },
+    ],
+    "pushtrain-trigger-invoke-undelivered-policy": undelivered("invoke"),
+    "pushtrain-trigger-observe-undelivered-policy": undelivered("observe"),
+}
+
+
+def trust(service, **condition):
+    return [
+        {
+            "Sid": "Assume",
+            "Effect": "Allow",
+            "Principal": {"Service": service},
+            "Action": "sts:AssumeRole",
+        }
+        | ({"Condition": condition} if condition else {})
+    ]
+
+
+TRUST_POLICIES = {
+    "pushtrain-training-execution": trust("ecs-tasks.amazonaws.com"),
+    "pushtrain-training-task": trust(
+        "ecs-tasks.amazonaws.com",
+        StringEquals={"aws:SourceAccount": "123456789012"},
+        ArnLike={"aws:SourceArn": f"arn:aws:ecs:{HERE}:*"},
+    ),
+    "pushtrain-trigger-invoke-role": trust("lambda.amazonaws.com"),
+    "pushtrain-trigger-observe-role": trust("lambda.amazonaws.com"),
+}
+
+
+@pytest.mark.parametrize(("name", "statements"), {**IDENTITY_POLICIES, **RESOURCE_POLICIES}.items())
+def test_policy_is_exactly_this(dev, name, statements):
+    assert dev.document(name, "policy") == {"Version": "2012-10-17", "Statement": statements}
+
+
+@pytest.mark.parametrize(("name", "statements"), TRUST_POLICIES.items())
+def test_role_is_taken_only_by_this_service(dev, name, statements):
+    assert dev.document(name, "assumeRolePolicy") == {
+        "Version": "2012-10-17",
+        "Statement": statements,
+    }
+
+
+def test_there_are_no_other_policies_and_each_is_on_its_role(dev):
+    tables = [IDENTITY_POLICIES, RESOURCE_POLICIES, TRUST_POLICIES]
+    found = {name for (name, _), document in dev.documents().items() if "Statement" in document}
+    grants = dev.of_type("aws:iam/rolePolicy:RolePolicy")
+
+    assert found == {name for table in tables for name in table}
+    assert {grant.name: grant.inputs["role"] for grant in grants} == {
+        policy: f"{role}-0a1b2c3" for policy, role in ROLES.items()
+    }
+    assert not [made.typ for made in dev.registrations if "PolicyAttachment" in made.typ]
+    assert not [made for made in dev.registrations if {"managedPolicyArns"} & {*made.inputs}]
+
+
+def test_each_policy_is_on_what_it_names(dev):
+    for part in ("invoke", "observe"):
+        name = f"pushtrain-trigger-{part}-undelivered"
+        assert dev.inputs(f"{name}-policy")["queueUrl"].endswith(f"/{name}-0a1b2c3")
+    assert dev.inputs("pushtrain-store-tls-only")["bucket"] == "pushtrain-store-bucket-0a1b2c3"
+
+
+def grants(deployment):
+    """Yield (policy, action, resource) of everything that a role is allowed."""
+    for name in IDENTITY_POLICIES:
+        for statement in deployment.document(name, "policy")["Statement"]:
+            if statement["Effect"] == "Allow":
+                for action in statement["Action"]:
+                    for resource in statement["Resource"]:
+                        yield name, action, resource
+
+
+def forms(action):
+    """Return AWS's own list of the resources that an action can be allowed on, each an ARN form."""
+    service, name = action.split(":")
+    return [row["resource_arn_format"] for row in get_action_data(service, name)[service]]
+
+
+def fits(resource, form):
+    """Whether an ARN is of a form such as arn:${Partition}:s3:::${BucketName}/${ObjectName}."""
+    parts = re.split(r"\$\{\w+\}", form)
+    return re.fullmatch(
+        r"[^/]+".join(map(re.escape, parts[:-1])) + rf".+{re.escape(parts[-1])}", resource
+    )
+
+
+def test_star_stands_only_where_aws_knows_no_narrower_resource(dev):
+    stars = {action for _, action, resource in grants(dev) if resource == "*"}
+
+    assert stars == {
+        "ecr:GetAuthorizationToken",
+        "ecs:DescribeTaskDefinition",
+        "ecs:DeregisterTaskDefinition",
+    }
+    assert {form for action in stars for form in forms(action)} == {"*"}
+
+
+def test_every_action_is_allowed_on_a_kind_of_resource_that_it_knows(dev):
+    # Elsewhere AWS would take the policy and still refuse the call.
+    strangers = [
+        (name, action, resource)
+        for name, action, resource in grants(dev)
+        if not any(fits(resource, form) for form in forms(action) if form != "*")
+        and resource != "*"
+    ]
+
+    assert strangers == []
+
+
+def test_no_action_holds_a_wildcard(dev):
+    assert [action for _, action, _ in grants(dev) if "*" in action or "?" in action] == []
+
+
+def test_task_may_write_neither_run_records_nor_champions(dev):
+    document = dev.document("pushtrain-training-task-policy", "policy")
+    denied = [one["Resource"] for one in document["Statement"] if one["Effect"] == "Deny"]
+    written = [
+        resource
+        for name, action, resource in grants(dev)
+        if name == "pushtrain-training-task-policy" and action == "s3:PutObject"
+    ]
+
+    assert denied == [[f"{BUCKET}/runs/*/run.json"]]
+    assert not [resource for resource in written if resource.startswith(f"{BUCKET}/models")]
+
+
+def test_policies_of_a_role_fit_into_it(deploy):
+    deployment = deploy.whole(stack="s" * 100)
+    sizes = {}
+    for grant in deployment.of_type("aws:iam/rolePolicy:RolePolicy"):
+        role = grant.inputs["role"]
+        sizes[role] = sizes.get(role, 0) + len(re.sub(r"\s", "", grant.inputs["policy"]))
+
+    assert len(sizes) == 4
+    assert max(sizes.values()) <= 10240  # characters, of all inline policies of a role
+
+
+@given(
+    st.sampled_from(["aws", "aws-cn", "aws-us-gov"]), st.sampled_from(["eu-west-1", "cn-north-1"])
+)
+def test_arns_follow_partition_and_region(deploy, partition, region):
+    scope = policies.AwsScope(partition=partition, region=region, account="1")
+    found = []
+
+    deploy(
+        lambda: policies.Output.json_dumps(
+            [
+                scope.arn("ecs", "cluster/a"),
+                policies.storage_endpoint("b", partition, region),
+            ]
+        ).apply(lambda text: found.append(json.loads(text)))
+    )
+
+    ((arn, endpoint),) = found
+    assert arn == f"arn:{partition}:ecs:{region}:1:cluster/a"
+    assert endpoint["Statement"][1]["Resource"] == [
+        f"arn:{partition}:s3:::prod-{region}-starport-layer-bucket/*"
+    ]

@@ -1,0 +1,343 @@
+"""Settings: what is refused, how it is said, and that nothing is registered then."""
+
+import json
+import math
+
+import pulumi
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from components.settings import Settings, SettingsError
+
+
+@pytest.fixture(scope="session")
+def load(deploy):
+    """Return a function that reads settings from the defaults and these over them."""
+
+    def read(settings=None, stack="dev"):
+        deploy.configure(settings, stack=stack)
+        return Settings.load()
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def refusal(load):
+    """Return a function that gives the lines, one a fault, with which settings are refused."""
+
+    def read(settings, stack="dev"):
+        with pytest.raises(SettingsError) as caught:
+            load(settings, stack)
+        return str(caught.value).split("\n  - ")[1:]
+
+    return read
+
+
+def test_defaults_of_the_project_are_accepted(load, context):
+    settings = load()
+
+    assert (settings.cpu, settings.memory, settings.platform) == (2048, 8192, "linux/amd64")
+    assert settings.image_context == context
+    assert settings.data_path is None
+    assert settings.parameters == {}
+    assert not settings.destroyable
+
+
+def test_values_of_a_stack_win_over_defaults(load, context):
+    settings = load(
+        {
+            "architecture": "arm64",
+            "parameters": ["epochs=20", "name=a=b", "note="],
+            "image.args": ["BASE=python:3.13-slim"],
+            "image.tagPrefixes": ["g-", "c-"],
+            "data.path": str(context / "train.py"),
+        }
+    )
+
+    assert settings.platform == "linux/arm64"
+    assert settings.parameters == {"epochs": "20", "name": "a=b", "note": ""}
+    assert settings.image_args == {"BASE": "python:3.13-slim"}
+    assert settings.image_tag_prefixes == ("g-", "c-")
+    assert settings.data_path == context / "train.py"
+
+
+REFUSED = {
+    "cpu that Fargate has not": (
+        {"cpu": 3000},
+        (
+            "cpu must be one of 256, 512, 1024, 2048, 4096, 8192, 16384, got 3000:"
+            " pulumi config set pushtrain:cpu 2048"
+        ),
+    ),
+    "memory too small for cpu": (
+        {"cpu": 1024, "memory": 1024},
+        (
+            "memory must be 2048 to 8192 in steps of 1024 for cpu 1024, got 1024:"
+            " pulumi config set pushtrain:memory 2048"
+        ),
+    ),
+    "memory between two steps": (
+        {"cpu": 8192, "memory": 20000},
+        (
+            "memory must be 16384 to 61440 in steps of 4096 for cpu 8192, got 20000:"
+            " pulumi config set pushtrain:memory 20480"
+        ),
+    ),
+    "memory in GB": (
+        {"memory": 8},
+        (
+            "memory must be 4096 to 16384 in steps of 1024 for cpu 2048, got 8:"
+            " pulumi config set pushtrain:memory 4096"
+        ),
+    ),
+    "number that is none": (
+        {"cpu": "many"},
+        "cpu must be a whole number, got 'many': pulumi config set pushtrain:cpu <number>",
+    ),
+    "truth that is none": (
+        {"spot": "maybe"},
+        "spot must be true or false, got 'maybe': pulumi config set pushtrain:spot true",
+    ),
+    "unknown architecture": (
+        {"architecture": "ARM64"},
+        (
+            "architecture must be one of x86_64, arm64, got 'ARM64':"
+            " pulumi config set pushtrain:architecture x86_64"
+        ),
+    ),
+    "logs kept for ever": (
+        {"logRetentionDays": 0},
+        (
+            "logRetentionDays must be one of 1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400,"
+            " 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653, got 0:"
+            " pulumi config set pushtrain:logRetentionDays 1"
+        ),
+    ),
+    "checkpoints kept for no day": (
+        {"checkpointRetentionDays": 0},
+        (
+            "checkpointRetentionDays must be between 1 and 36500, got 0:"
+            " pulumi config set pushtrain:checkpointRetentionDays 14"
+        ),
+    ),
+    "old versions kept for negative days": (
+        {"oldVersionRetentionDays": -1},
+        (
+            "oldVersionRetentionDays must be between 1 and 36500, got -1:"
+            " pulumi config set pushtrain:oldVersionRetentionDays 14"
+        ),
+    ),
+    "missing data": (
+        {"data.path": "/no/such/set.zip"},
+        (
+            "data.path must name a file, got '/no/such/set.zip':"
+            " pulumi config set pushtrain:data.path <file>"
+        ),
+    ),
+    "data in a folder": (
+        {"data.path": "/"},
+        "data.path must name a file, got '/': pulumi config set pushtrain:data.path <file>",
+    ),
+    "context without a Dockerfile": (
+        {"image.context": "/no/such/folder"},
+        (
+            "image.context must name a folder with a Dockerfile, got '/no/such/folder':"
+            " pulumi config set pushtrain:image.context trainer"
+        ),
+    ),
+    "tag prefix that no tag has": (
+        {"image.tagPrefixes": ["c-", "-c"]},
+        (
+            "image.tagPrefixes must be what a tag may begin with: a letter, digit or _, then also"
+            " . and -, got '-c': write pushtrain:image.tagPrefixes: [\"c-\"] into the stack file"
+        ),
+    ),
+    "tag prefix that shuts the stack's own tag out": (
+        {"image.tagPrefixes": ["g-"]},
+        (
+            "image.tagPrefixes must let the stack's own tag c-... through, unless image.build is"
+            " false, got ['g-']:"
+            ' write pushtrain:image.tagPrefixes: ["g-", "c-"] into the stack file'
+        ),
+    ),
+    "tag prefix that lets some of the stack's own tags through": (
+        {"image.tagPrefixes": ["c-1"]},
+        (
+            "image.tagPrefixes must let the stack's own tag c-... through, unless image.build is"
+            " false, got ['c-1']:"
+            ' write pushtrain:image.tagPrefixes: ["c-1", "c-"] into the stack file'
+        ),
+    ),
+    "eleven tag prefixes": (
+        {"image.tagPrefixes": [f"c{number}" for number in range(10)] + ["c"]},
+        "image.tagPrefixes must hold at most 10 prefixes, got 11: take some out of the stack file",
+    ),
+    "one tag prefix that is no list": (
+        {"image.tagPrefixes": "c-"},
+        (
+            "image.tagPrefixes must be a list of strings, got 'c-':"
+            ' write pushtrain:image.tagPrefixes: ["..."] into the stack file'
+        ),
+    ),
+    "list that holds a number": (
+        {"parameters": [20]},
+        (
+            "parameters must be a list of strings, got [20]:"
+            ' write pushtrain:parameters: ["..."] into the stack file'
+        ),
+    ),
+    "parameter without a value": (
+        {"parameters": ["epochs"]},
+        (
+            "parameters must hold NAME=VALUE items with NAME like [a-z][a-z0-9_]*, got 'epochs':"
+            ' write pushtrain:parameters: ["epochs=20"] into the stack file'
+        ),
+    ),
+    "parameter in capitals": (
+        {"parameters": ["EPOCHS=3"]},
+        (
+            "parameters must hold NAME=VALUE items with NAME like [a-z][a-z0-9_]*, got 'EPOCHS=3':"
+            ' write pushtrain:parameters: ["epochs=20"] into the stack file'
+        ),
+    ),
+    "parameter named twice": (
+        {"parameters": ["epochs=3", "epochs=4"]},
+        "parameters must name epochs once, got 'epochs=4': take one out of the stack file",
+    ),
+    "build argument with a hyphen": (
+        {"image.args": ["MY-BASE=x"]},
+        (
+            "image.args must hold NAME=VALUE items with NAME like [A-Za-z_][A-Za-z0-9_]*,"
+            " got 'MY-BASE=x':"
+            ' write pushtrain:image.args: ["BASE=python:3.13-slim"] into the stack file'
+        ),
+    ),
+    "more parameters than the wiring could hold": (
+        {"parameters": [f"note={'n' * 2048}"]},
+        (
+            "parameters must be at most 2048 characters of JSON, got 2060:"
+            " take some out of the stack file"
+        ),
+    ),
+    "misspelt key": (
+        {"memmory": 8192},
+        (
+            "memmory must be a setting that Pulumi.yaml knows (memory?), got '8192':"
+            " pulumi config rm pushtrain:memmory"
+        ),
+    ),
+    "unknown key": (
+        {"zzz": "1"},
+        "zzz must be a setting that Pulumi.yaml knows, got '1': pulumi config rm pushtrain:zzz",
+    ),
+}
+
+
+@pytest.mark.parametrize(("settings", "message"), REFUSED.values(), ids=REFUSED)
+def test_refusal_names_key_rule_value_and_mend(refusal, settings, message):
+    assert refusal(settings) == [message]
+
+
+@pytest.mark.parametrize("stack", ["dev.1", "s" * 101, "düsseldorf"])
+def test_stack_name_that_no_family_could_have_is_refused(refusal, stack):
+    assert refusal({}, stack) == [
+        (
+            "the stack's name must be letters, digits, hyphens and underscores (at most 100), "
+            f"got {stack!r}: pulumi stack rename <name>"
+        )
+    ]
+
+
+def test_all_faults_are_named_at_once(refusal):
+    faults = refusal({"cpu": 1, "logRetentionDays": 0, "memmory": 1, "spot": "x"}, "a.b")
+
+    assert sorted(fault.split(" must ")[0] for fault in faults) == [
+        "cpu",
+        "logRetentionDays",
+        "memmory",
+        "spot",
+        "the stack's name",
+    ]
+
+
+def test_nothing_is_registered_when_settings_are_refused(deploy):
+    with pytest.raises(SettingsError, match="logRetentionDays must be"):
+        deploy.whole({"pushtrain:logRetentionDays": 0})
+
+    assert deploy.latest.registrations == []
+
+
+def test_setting_without_any_value_is_refused(deploy):
+    deploy.configure()
+    pulumi.runtime.set_all_config({})
+
+    with pytest.raises(SettingsError, match="cpu must be set, got None") as caught:
+        Settings.load()
+    assert "image.build must be set" in str(caught.value)
+
+
+def test_where_ci_builds_neither_dockerfile_nor_own_tag_is_asked_for(load):
+    settings = load(
+        {"image.build": False, "image.context": "/no/such", "image.tagPrefixes": ["g-"]}
+    )
+
+    assert settings.image_tag_prefixes == ("g-",)
+
+
+FARGATE_GIB = {
+    256: [0.5, 1, 2],
+    512: [1, 2, 3, 4],
+    1024: [2, 3, 4, 5, 6, 7, 8],
+    2048: list(range(4, 17)),
+    4096: list(range(8, 31)),
+    8192: list(range(16, 61, 4)),
+    16384: list(range(32, 121, 8)),
+}
+"""Fargate's own table, by CPU units, as AWS prints it."""
+
+cpus = st.one_of(st.sampled_from(sorted(FARGATE_GIB)), st.integers(-1, 20000))
+memories = st.one_of(st.integers(0, 250).map(lambda half: half * 512), st.integers(-1, 130000))
+
+
+@given(cpu=cpus, memory=memories)
+def test_cpu_and_memory_are_accepted_just_where_fargate_has_the_pair(load, cpu, memory):
+    known = any(math.isclose(memory, gib * 1024) for gib in FARGATE_GIB.get(cpu, []))
+    try:
+        load({"cpu": cpu, "memory": memory})
+    except SettingsError:
+        accepted = False
+    else:
+        accepted = True
+
+    assert accepted == known
+
+
+def test_every_pair_of_fargate_is_accepted(load):
+    for cpu, sizes in FARGATE_GIB.items():
+        for gib in sizes:
+            load({"cpu": cpu, "memory": int(gib * 1024)})
+
+
+OWN_TAGS = [f"c-{digit * 16}" for digit in "0123456789abcdef"]
+prefixes = st.lists(
+    st.one_of(st.text("cg-.1_", max_size=3), st.text(max_size=2), st.just("x" * 129)), max_size=12
+)
+
+
+@given(prefixes=prefixes)
+def test_tag_prefixes_are_accepted_just_where_tags_can_have_them_and_own_tags_do(load, prefixes):
+    letters = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
+    possible = all(
+        prefix and len(prefix) <= 128 and prefix[0] in letters and set(prefix) <= letters | {*".-"}
+        for prefix in prefixes
+    )
+    own = not prefixes or all(tag.startswith(tuple(prefixes)) for tag in OWN_TAGS)
+    try:
+        load({"image.tagPrefixes": json.dumps(prefixes)})
+    except SettingsError:
+        accepted = False
+    else:
+        accepted = True
+
+    assert accepted == (len(prefixes) <= 10 and possible and own)

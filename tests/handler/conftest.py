@@ -1,0 +1,410 @@
+"""An AWS in memory, behind real boto3 clients: their models check what the handlers send."""
+
+import base64
+import copy
+import functools
+import hashlib
+import io
+import itertools
+import json
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import boto3
+import jsonschema
+import pytest
+from botocore import xform_name
+from botocore.response import StreamingBody
+from botocore.validate import ParamValidator
+
+from handler import invoke, observe
+from handler.wiring import Clients
+
+ROOT = Path(__file__).parents[2]
+SCHEMA = json.loads((ROOT / "docs" / "run-record.schema.json").read_text())
+ACCOUNT, REGION, BUCKET = "123456789012", "us-east-1", "dev-models"
+ECS = f"arn:aws:ecs:{REGION}:{ACCOUNT}"
+REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
+SERVICES = ("ecs", "logs", "s3", "ssm")
+
+# What each handler's role must allow, and no more: the policies in components/ are made of these.
+CALLS = {
+    "invoke": {
+        "ecs:DescribeTaskDefinition",
+        "ecs:RegisterTaskDefinition",
+        "ecs:RunTask",
+        "ecs:StopTask",
+        "s3:GetObject",
+        "s3:HeadObject",
+        "s3:PutObject",
+        "ssm:GetParameter",
+    },
+    "observe": {
+        "ecs:DeregisterTaskDefinition",
+        "ecs:DescribeTaskDefinition",
+        "logs:GetLogEvents",
+        "s3:GetObject",
+        "s3:ListObjectsV2",
+        "s3:PutObject",
+        "ssm:GetParameter",
+    },
+}
+
+
+class CrashError(BaseException):
+    """The end of a Lambda's process: nothing in it may catch this."""
+
+
+@functools.cache
+def validator(kind: str) -> jsonschema.Draft202012Validator:
+    return jsonschema.Draft202012Validator({**SCHEMA, "$ref": f"#/$defs/{kind}"})
+
+
+@functools.cache
+def client_of(service: str) -> Any:
+    session: Any = boto3.Session("AKIA", "secret", region_name=REGION)
+    return session.client(service)
+
+
+def merge(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = copy.deepcopy(document)
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+@dataclass
+class Object:
+    body: bytes
+    etag: str
+    version_id: str
+
+
+@dataclass
+class Aws:
+    """The state of an account, and the hooks by which a test makes trouble."""
+
+    objects: dict[str, list[Object]] = field(default_factory=dict)
+    parameters: dict[str, str] = field(default_factory=dict)
+    definitions: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tags: dict[str, Any] = field(default_factory=dict)
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    answers: dict[str, tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+    """Reasons of the next RunTask calls that place nothing."""
+    remembers_failures: bool = True
+    """Whether a token that failed fails again; AWS does not say."""
+    log_lines: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    before: Callable[[str, dict[str, Any]], None] = lambda _operation, _params: None
+    after: Callable[[str, dict[str, Any]], None] = lambda _operation, _params: None
+    errors: dict[str, list[str]] = field(default_factory=dict)
+    """Operation -> codes with which its next calls fail."""
+    lock: Any = field(default_factory=threading.RLock)
+    numbers: Any = field(default_factory=lambda: itertools.count(1))
+
+    def push(self, event: object) -> dict[str, Any]:
+        """Deliver an event to the invoke handler."""
+        return invoke.deliver(event, self.clients("invoke"))
+
+    def stop(self, event: object) -> dict[str, Any]:
+        """Deliver an event to the observe handler."""
+        return observe.deliver(event, self.clients("observe"))
+
+    def clients(self, handler: str) -> Clients:
+        """Return clients that may do what that handler's role may do."""
+        made: dict[str, Any] = {}
+        for service in SERVICES:
+            original = client_of(service)
+            client = made[service] = object.__new__(type(original))
+            client.__dict__.update(original.__dict__)
+            client._make_api_call = functools.partial(self._call, handler, client, service)
+        return Clients(**made)
+
+    def _call(self, handler: str, client: Any, service: str, operation: str, params: Any) -> Any:
+        assert f"{service}:{operation}" in CALLS[handler]
+        shape = client.meta.service_model.operation_model(operation).input_shape
+        faults = ParamValidator().validate(params, shape)
+        assert not faults.has_errors(), faults.generate_report()
+        self.before(operation, params)
+        with self.lock:
+            self.calls.append(f"{service}:{operation}")
+
+            def fail(code: str, **more: Any) -> None:
+                error = {"Error": {"Code": code, "Message": code}, **more}
+                raise client.exceptions.from_code(code)(error, operation)
+
+            if codes := self.errors.get(operation):
+                fail(codes.pop(0))
+            try:
+                answer = getattr(self, f"_{xform_name(operation)}")(fail, copy.deepcopy(params))
+            finally:
+                self.after(operation, params)
+        return copy.deepcopy(answer) if operation != "GetObject" else answer
+
+    # S3
+
+    def put(self, key: str, body: bytes) -> None:
+        digest = hashlib.md5(body).hexdigest()
+        version_id = base64.urlsafe_b64encode(next(self.numbers).to_bytes(24, "big")).decode()
+        self.objects.setdefault(key, []).append(Object(body, f'"{digest}"', version_id))
+
+    def get(self, key: str) -> bytes:
+        return self.objects[key][-1].body
+
+    def record(self, run: str) -> dict[str, Any]:
+        return json.loads(self.get(f"runs/{run}/run.json"))
+
+    def _put_object(self, fail, params):
+        key, body, match = params["Key"], params["Body"], params.get("IfMatch")
+        assert (params["Bucket"], params["ContentType"]) == (BUCKET, "application/json")
+        there = self.objects.get(key, [])
+        assert match or params["IfNoneMatch"] == "*"
+        if match and not there:
+            fail("NoSuchKey")
+        if there and there[-1].etag != match:
+            fail("PreconditionFailed")
+        validator("manifest" if key.endswith("/manifest.json") else "run").validate(
+            json.loads(body)
+        )
+        self.put(key, body)
+        return {}
+
+    def _get_object(self, fail, params):
+        found = self._find_object("NoSuchKey", fail, params)
+        length = len(found.body)
+        body = StreamingBody(io.BytesIO(found.body), length)
+        return {"Body": body, "ETag": found.etag, "ContentLength": length}
+
+    def _head_object(self, fail, params):
+        found = self._find_object("404", fail, params)
+        return {"ETag": found.etag, "VersionId": found.version_id}
+
+    def _find_object(self, code, fail, params) -> Object:
+        assert params["Bucket"] == BUCKET
+        if params["Key"] not in self.objects:
+            fail(code)
+        return self.objects[params["Key"]][-1]
+
+    def _list_objects_v2(self, _fail, params):
+        assert params["Bucket"] == BUCKET
+        after = params.get("ContinuationToken", "")
+        keys = sorted(k for k in self.objects if k.startswith(params["Prefix"]) and k > after)
+        page = {"Contents": [{"Key": k} for k in keys[:2]], "IsTruncated": len(keys) > 2}
+        return page | ({"NextContinuationToken": keys[1]} if len(keys) > 2 else {})
+
+    # SSM and Logs
+
+    def _get_parameter(self, fail, params):
+        name = params["Name"]
+        if name not in self.parameters:
+            fail("ParameterNotFound")
+        return {"Parameter": {"Name": name, "Value": self.parameters[name]}}
+
+    def _get_log_events(self, fail, params):
+        assert params["startFromHead"] is False
+        place = (params["logGroupName"], params["logStreamName"])
+        if place not in self.log_lines:
+            fail("ResourceNotFoundException")
+        lines = self.log_lines[place][-params["limit"] :]
+        return {"events": [{"message": line} for line in lines]}
+
+    # ECS
+
+    def _register_task_definition(self, _fail, params):
+        tags = params.pop("tags", None)
+        assert tags is None or tags, "ECS refuses an empty list of tags"
+        family = params["family"]
+        revision = sum(d["family"] == family for d in self.definitions.values()) + 1
+        arn = f"{ECS}:task-definition/{family}:{revision}"
+        self.definitions[arn] = {
+            "volumes": [],
+            "placementConstraints": [],
+            **params,
+            "revision": revision,
+            "status": "ACTIVE",
+            "taskDefinitionArn": arn,
+            "compatibilities": ["EC2", "FARGATE"],
+            "requiresAttributes": [{"name": "ecs.capability.task-eni"}],
+            "registeredBy": f"arn:aws:iam::{ACCOUNT}:root",
+        }
+        self.tags[arn] = tags or []
+        return {"taskDefinition": self.definitions[arn]}
+
+    def _describe_task_definition(self, fail, params):
+        name = params["taskDefinition"]
+        if "/" in name:
+            found = [self.definitions[name]] if name in self.definitions else []
+        else:
+            active = [d for d in self.definitions.values() if d["status"] == "ACTIVE"]
+            found = [d for d in active if d["family"] == name]
+        if not found:
+            fail("ClientException")
+        answer = {"taskDefinition": found[-1]}
+        if "TAGS" in params.get("include", []):
+            answer["tags"] = self.tags[found[-1]["taskDefinitionArn"]]
+        return answer
+
+    def _deregister_task_definition(self, fail, params):
+        definition = self.definitions[params["taskDefinition"]]
+        if definition["status"] != "ACTIVE":
+            fail("ClientException")
+        definition["status"] = "INACTIVE"
+        return {}
+
+    def _run_task(self, fail, params):
+        token = params.get("clientToken", f"random-{next(self.numbers)}")
+        assert len(token) <= 64
+        assert re.fullmatch(r"[A-Za-z0-9/_-]{1,128}", params["startedBy"])
+        assert len(json.dumps(params["overrides"])) <= 8192
+        if token in self.answers:
+            before, answer = self.answers[token]
+            if before != params:
+                fail("ConflictException", resourceIds=[t["taskArn"] for t in answer["tasks"]])
+            return answer
+        if self.definitions[params["taskDefinition"]]["status"] != "ACTIVE":
+            fail("ClientException")
+        answer: dict[str, Any] = {"tasks": [], "failures": []}
+        if self.failures:
+            answer["failures"] = [{"reason": self.failures.pop(0)}]
+            if self.remembers_failures:
+                self.answers[token] = (params, answer)
+            return answer
+        arn = f"{ECS}:task/dev/{next(self.numbers):032x}"
+        self.tasks[arn] = {"params": params, "status": "RUNNING"}
+        answer["tasks"] = [{"taskArn": arn}]
+        self.answers[token] = (params, answer)
+        return answer
+
+    def _stop_task(self, _fail, params):
+        assert params["cluster"] == f"{ECS}:cluster/dev"
+        assert params["reason"].startswith("pushtrain: ")
+        self.tasks[params["task"]]["status"] = "STOPPED"
+        return {}
+
+    # What tests ask
+
+    def running(self) -> list[str]:
+        return [arn for arn, task in self.tasks.items() if task["status"] == "RUNNING"]
+
+    def active(self) -> list[str]:
+        """Definitions that are not the template's."""
+        return [
+            arn
+            for arn, definition in self.definitions.items()
+            if definition["status"] == "ACTIVE" and definition["family"] != "dev-template"
+        ]
+
+    def crash_after(self, count: int) -> None:
+        """End the process once this many further calls have had their effect."""
+        left = itertools.count(count - 1, -1)
+
+        def after(_operation: str, _params: dict[str, Any]) -> None:
+            if next(left) == 0:
+                raise CrashError
+
+        self.after = after
+
+    def recover(self) -> None:
+        self.after = lambda _operation, _params: None
+
+
+WIRING = {
+    "stack": "dev",
+    "bucket": BUCKET,
+    "data_key": "data/dataset",
+    "repository": "trainer",
+    "cluster": f"{ECS}:cluster/dev",
+    "template": f"{ECS}:task-definition/dev-template:1",
+    "container": "trainer",
+    "subnets": ["subnet-0a", "subnet-0b"],
+    "security_groups": ["sg-0a"],
+    "assign_public_ip": True,
+    "capacity_providers": ["FARGATE_SPOT", "FARGATE"],
+    "log_group": "/pushtrain/dev/training",
+    "log_stream_prefix": "train",
+    "parameters": {"epochs": "5", "seed": "0"},
+    "parameters_name": "/pushtrain/dev/training",
+}
+TEMPLATE = {
+    "family": "dev-template",
+    "cpu": "2048",
+    "memory": "8192",
+    "networkMode": "awsvpc",
+    "requiresCompatibilities": ["FARGATE"],
+    "executionRoleArn": f"arn:aws:iam::{ACCOUNT}:role/dev-execution",
+    "taskRoleArn": f"arn:aws:iam::{ACCOUNT}:role/dev-task",
+    "runtimePlatform": {"cpuArchitecture": "X86_64", "operatingSystemFamily": "LINUX"},
+    "containerDefinitions": [
+        {
+            "name": "trainer",
+            "image": f"{REGISTRY}/trainer:placeholder",
+            "essential": True,
+            "stopTimeout": 120,
+            "user": "1000",
+        },
+        {"name": "sidecar", "image": "public.ecr.aws/docker/library/busybox:1", "essential": False},
+    ],
+    "tags": [
+        {"key": "pushtrain:stack", "value": "dev"},
+        {"key": "aws:cloudformation:stack-name", "value": "not ours to set"},
+    ],
+}
+
+
+def account() -> Aws:
+    """A stack as Pulumi leaves it, with data."""
+    aws = Aws(parameters={"/pushtrain/dev/wiring": json.dumps(WIRING)})
+    aws._register_task_definition(None, copy.deepcopy(TEMPLATE))
+    aws.put("data/dataset", b"a zip of images")
+    return aws
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _environment():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PUSHTRAIN_WIRING", "/pushtrain/dev/wiring")
+        yield
+
+
+@pytest.fixture
+def aws():
+    return account()
+
+
+@pytest.fixture(scope="session")
+def new_account():
+    """For tests that need many."""
+    return account
+
+
+@pytest.fixture(scope="session")
+def crash():
+    return CrashError
+
+
+@pytest.fixture(scope="session")
+def event():
+    """Return a recorded event, with changes merged into it."""
+
+    def load(name: str, **changes: Any) -> dict[str, Any]:
+        return merge(json.loads((ROOT / "tests" / "events" / f"{name}.json").read_text()), changes)
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def wires():
+    return copy.deepcopy(WIRING)
+
+
+@pytest.fixture(scope="session")
+def calls():
+    return CALLS

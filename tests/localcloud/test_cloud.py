@@ -1,0 +1,165 @@
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from localcloud import Cloud, adapter
+
+pytestmark = pytest.mark.localcloud
+
+AGAIN = """
+import os
+from pathlib import Path
+from localcloud import Cloud
+
+seen = []
+before = dict(os.environ)
+for time in (1, 2):
+    with Cloud() as cloud:
+        assert cloud.client("s3").list_buckets()["Buckets"] == [], "a new cloud is empty"
+        cloud.client("s3").create_bucket(Bucket="kept")
+        url = cloud.client("sqs").create_queue(QueueName="q")["QueueUrl"]
+        assert url.startswith(cloud.url), url
+        seen.append(cloud.url)
+assert len(set(seen)) == 1
+assert dict(os.environ) == before
+assert not list(Path(os.environ["TMPDIR"]).iterdir()), list(Path(os.environ["TMPDIR"]).iterdir())
+for wrong in ({"region": "eu-west-1"}, {"account": "111111111111"}, {"port": 1}):
+    try:
+        Cloud(**wrong).start()
+    except RuntimeError as error:
+        assert "must stay" in str(error)
+    else:
+        raise SystemExit(f"{wrong} was taken")
+print("fine")
+"""
+ELSEWHERE = """
+from localcloud import Cloud
+with Cloud(port=%d, region="eu-west-1", account="123456789012") as cloud:
+    identity = cloud.client("sts").get_caller_identity()
+    repository = cloud.client("ecr").create_repository(repositoryName="train")["repository"]
+    print(cloud.registry_host, identity["Account"], repository["repositoryUri"])
+"""
+
+
+def python(code, tmp_path):
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        env={"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)},
+    )
+
+
+def test_a_process_may_have_one_cloud_after_another(tmp_path):
+    done = python(AGAIN, tmp_path)
+
+    assert (done.stdout, done.stderr) == ("fine\n", "")
+
+
+def test_port_region_and_account_are_the_caller_s_to_choose(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    done = python(ELSEWHERE % port, tmp_path)
+
+    assert (done.stdout, done.stderr) == (
+        f"127.0.0.1:{port} 123456789012 123456789012.dkr.ecr.eu-west-1.amazonaws.com/train\n",
+        "",
+    )
+
+
+def test_a_port_in_use_is_refused(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        done = python(ELSEWHERE % taken.getsockname()[1], tmp_path)
+
+    assert "port must be free, got" in done.stderr
+
+
+def test_a_second_cloud_beside_the_first_is_refused(bench):
+    with pytest.raises(RuntimeError, match="one cloud at a time must run in a process"):
+        Cloud().start()
+    assert bench.client("s3").list_buckets()["Buckets"] == []
+
+
+def test_the_cloud_listens_on_the_loopback_only(bench):
+    def listening(address):
+        try:
+            socket.create_connection((address, bench.cloud.port), 1).close()
+        except OSError:
+            return False
+        return True
+
+    assert listening("127.0.0.1")
+    assert not listening("127.0.0.2")
+
+
+def test_a_reset_leaves_nothing(bench):
+    bench.client("s3").create_bucket(Bucket="mine")
+    bench.repository()
+    bench.cloud.reset()
+
+    assert bench.client("s3").list_buckets()["Buckets"] == []
+    assert bench.client("ecr").describe_repositories()["repositories"] == []
+
+
+def test_the_environment_leads_boto3_to_the_cloud(bench, tmp_path):
+    bench.client("s3").create_bucket(Bucket="mine")
+    code = "import boto3; print(boto3.client('s3').list_buckets()['Buckets'][0]['Name'])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"HOME": str(tmp_path), **bench.cloud.environment()},
+    )
+
+    assert done.stdout == "mine\n"
+
+
+def test_a_watcher_that_fails_or_calls_back_stops_nobody(bench):
+    called = []
+
+    def failing(*_event):
+        raise ValueError
+
+    def calling(*_event):
+        called.append(bench.client("ecr").describe_repositories()["repositories"])
+
+    bench.cloud.watch(failing)
+    bench.cloud.watch(calling)
+    try:
+        bench.repository()
+        bench.push_script("")
+
+        assert bench.event("ECR Image Action")["repository-name"] == "team/train"
+        bench.until(lambda: called)
+    finally:
+        bench.cloud._bus._watchers[-2:] = []
+
+
+def test_a_ministack_without_what_is_needed_is_refused(monkeypatch):
+    needed = {"json": ("dumps", "no_such_function")}
+    monkeypatch.setattr(adapter, "_NEEDED", needed)
+    modules = {"json": __import__("json")}
+    with pytest.raises(RuntimeError, match=r"ministack must be 1\.5\.33, got .*json\.no_such_func"):
+        adapter._check(modules)
+
+
+def test_everything_named_as_needed_is_there_and_used():
+    source = Path(adapter.__file__).read_text()
+    for symbols in adapter._NEEDED.values():
+        for symbol in symbols:
+            assert source.count(symbol) > 1, symbol
+
+
+def test_the_cloud_answers_at_its_url(bench):
+    assert httpx.get(f"{bench.cloud.url}/_ministack/health", trust_env=False).status_code == 200

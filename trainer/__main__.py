@@ -1,0 +1,39 @@
+"""The entry point: says at once what runs, then loads what takes seconds to import."""
+
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from trainer.config import check_job, parse_flags, read_config, read_job
+from trainer.errors import TrainerError
+from trainer.log import say
+
+
+def stop(signum: int, _frame: FrameType | None) -> None:
+    """End with the shell's code for the signal; nothing is published then."""
+    say(f"stopped by {signal.Signals(signum).name}: nothing is published")
+    sys.exit(128 + signum)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the trainer; 2 says that the parameters are bad, 1 that data or storage are."""
+    # As PID 1 of a container a process ignores SIGTERM unless it handles it.
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        flags = parse_flags(argv)
+        job = read_job(flags)
+        say(str(job))
+        check_job(job)
+        config = read_config(flags)
+        from trainer.train import run  # noqa: PLC0415 - torch takes seconds, the line above none
+
+        run(job, config)
+    except TrainerError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

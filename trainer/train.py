@@ -1,0 +1,218 @@
+"""The trainer itself: data in, model out, each phase in its order."""
+
+import contextlib
+import platform
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from trainer import data
+from trainer.config import Job, TrainingConfig
+from trainer.data import DataSet, Split
+from trainer.errors import DataError
+from trainer.evaluate import evaluate
+from trainer.hardware import cores, describe
+from trainer.history import Epoch, to_lines, to_tensorboard
+from trainer.log import say
+from trainer.model import Architecture, SmallConvNet, save_model
+from trainer.publish import MODEL, Publication
+from trainer.storage import Folder, S3Prefix, Storage
+
+
+def run(job: Job, config: TrainingConfig) -> None:
+    """Download, decode, train, evaluate, publish: a failure before the end publishes nothing."""
+    torch.set_num_threads(cores())
+    seconds: dict[str, float] = {}
+    storage = open_storage(job)
+
+    with tempfile.TemporaryDirectory() as folder:
+        with timed(seconds, "download"):
+            source = fetch(job, Path(folder))
+            data_sha256 = data.hash_source(source)
+        with timed(seconds, "decode"):
+            dataset = data.load(source)
+    say(f"data: {dataset}, {seconds['decode']:.1f} s")
+
+    config = config.resolve(len(dataset.train.labels))
+    publication = Publication(storage, job)
+    # The first write is the proof that the last one will be allowed.
+    publication.add_json("config.json", asdict(config))
+
+    torch.manual_seed(config.seed)
+    torch.use_deterministic_algorithms(mode=True)
+    model = SmallConvNet(describe_architecture(dataset))
+    history: list[Epoch] = []
+
+    def after_epoch(epoch: Epoch) -> None:
+        history.append(epoch)
+        publication.add("metrics.jsonl", to_lines(history))
+        say(
+            f"epoch {epoch.epoch}/{config.epochs}  loss {epoch.loss:.3f}  "
+            f"train accuracy {epoch.accuracy:.3f}  {epoch.seconds:.1f} s"
+        )
+
+    with timed(seconds, "train"):
+        train(model, dataset.train, config, after_epoch)
+    with timed(seconds, "evaluate"):
+        result = asdict(evaluate(model, dataset.test))
+    say(
+        f"test accuracy {result['accuracy']:.4f}  loss {result['loss']:.3f}  {seconds['evaluate']:.1f} s"
+    )
+
+    with timed(seconds, "publish"):
+        publication.add(
+            MODEL, save_model(model, config=asdict(config), image_digest=job.image_digest)
+        )
+        publication.add_json(
+            "metrics.json", {**result, "epochs": [asdict(epoch) for epoch in history]}
+        )
+        publication.add(*to_tensorboard(history, result))
+    publication.finish(
+        metrics=result,
+        data={
+            "sha256": data_sha256,
+            "classes": list(dataset.classes),
+            "train": len(dataset.train.labels),
+            "test": len(dataset.test.labels),
+        },
+        config=asdict(config),
+        seed=config.seed,
+        versions={
+            "python": platform.python_version(),
+            **{n: version(n) for n in ("torch", "numpy", "pillow")},
+        },
+        hardware=describe(),
+        seconds=seconds,
+    )
+    say(f"published to {storage}, {seconds['publish']:.1f} s")
+
+
+def train(
+    model: SmallConvNet, split: Split, config: TrainingConfig, after_epoch: Callable[[Epoch], None]
+) -> None:
+    """Fit a model by SGD on a triangular schedule."""
+    model.train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's overloads miss it
+    optimizer = torch.optim.SGD(
+        model.parameters(),
+        lr=config.learning_rate,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=config.weight_decay,
+    )
+    images = len(split.labels)
+    epochs = config.epochs_for(images)
+    steps = config.steps_per_epoch(images)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: triangle(step, epochs * steps)
+    )
+    generator = torch.Generator().manual_seed(config.seed)
+
+    for number in range(1, epochs + 1):
+        started = time.perf_counter()
+        loss_sum = right = seen = 0.0
+        rate = 0.0
+        order = torch.randperm(images, generator=generator)
+        for indices in order.split(config.batch_size)[:steps]:
+            batch = augment(split.images, indices, generator, mirror=config.mirror)
+            labels = split.labels[indices]
+            logits = model(batch)
+            loss = cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            rate = schedule.get_last_lr()[0]
+            schedule.step()
+            loss_sum += loss.item() * len(indices)
+            right += (logits.argmax(dim=1) == labels).sum().item()
+            seen += len(indices)
+        if not loss_sum < float("inf"):
+            raise DataError(
+                f"the loss must stay finite, got {loss_sum / seen} in epoch {number}: lower learning_rate"
+            )
+        after_epoch(
+            Epoch(
+                epoch=number,
+                loss=loss_sum / seen,
+                accuracy=right / seen,
+                learning_rate=rate,
+                seconds=time.perf_counter() - started,
+            )
+        )
+
+
+def triangle(step: int, steps: int) -> float:
+    """Scale the rate: up over the first quarter of the steps, then down to nearly nothing."""
+    peak = max(1, steps // 4)
+    return min((step + 1) / peak, (steps - step) / (steps - peak + 1))
+
+
+def augment(images: Tensor, indices: Tensor, generator: torch.Generator, *, mirror: bool) -> Tensor:
+    """Gather a batch, each image shifted by up to a 16th of its side, its edge repeated.
+
+    So 32 pixels move by 2 and 8 by none, where a shift would lose a stroke.
+    """
+    height, width = images.shape[2:]
+    count = len(indices)
+
+    def lines(size: int) -> Tensor:
+        shift = torch.randint(-(size // 16), size // 16 + 1, (count, 1), generator=generator)
+        return (torch.arange(size) + shift).clamp_(0, size - 1)
+
+    rows, columns = lines(height), lines(width)
+    if mirror:
+        turned = torch.rand(count, 1, generator=generator) < 0.5
+        columns = torch.where(turned, width - 1 - columns, columns)
+    # Indexed with channels last, which is how they lie in memory and how the network wants them.
+    pixels = images.permute(0, 2, 3, 1)
+    return pixels[indices[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def describe_architecture(dataset: DataSet) -> Architecture:
+    """Fit the network to the set: its classes, size, and the scale of its pixels."""
+    _, channels, height, width = dataset.train.images.shape
+    spread, mean = torch.std_mean(dataset.train.images.float() / 255, dim=(0, 2, 3))
+    return Architecture(
+        classes=dataset.classes,
+        channels=channels,
+        height=height,
+        width=width,
+        mean=tuple(mean.tolist()),
+        std=tuple(torch.where(spread > 0, spread, 1.0).tolist()),
+    )
+
+
+def open_storage(job: Job) -> Storage:
+    """Find where the run publishes."""
+    if job.out is not None:
+        return Folder(job.out)
+    return S3Prefix(job.bucket or "", job.run_prefix or "")
+
+
+def fetch(job: Job, folder: Path) -> Path:
+    """Bring the data here, unless a path was given."""
+    if job.data_path is not None:
+        return job.data_path
+    target = folder / "dataset"
+    bucket = S3Prefix(job.bucket or "", "")
+    started = time.perf_counter()
+    bucket.download(job.data_key or "", job.data_version, target)
+    megabytes = target.stat().st_size / 1e6
+    say(
+        f"downloaded {bucket}{job.data_key}: {megabytes:.1f} MB, {time.perf_counter() - started:.1f} s"
+    )
+    return target
+
+
+@contextlib.contextmanager
+def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    """Note how long a phase took."""
+    started = time.perf_counter()
+    yield
+    seconds[phase] = round(time.perf_counter() - started, 3)
