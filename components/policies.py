@@ -216,6 +216,13 @@ def invoke_function(  # noqa: PLR0913 - one name for each thing that the code to
             [definitions],
             {"ArnEquals": {"ecs:cluster": cluster_arn}},
         ),
+        # Of an attempt that was given up before its task came.
+        allow(
+            "StopLateTask",
+            ["ecs:StopTask"],
+            [tasks],
+            {"ArnEquals": {"ecs:cluster": cluster_arn}},
+        ),
         allow(
             "TagWhatItCreates",
             ["ecs:TagResource"],
@@ -257,8 +264,12 @@ def observe_function(
             ["logs:GetLogEvents"],
             [Output.format("{0}:log-stream:*", log_group_arn)],
         ),
-        # DeregisterTaskDefinition knows no resource.
-        allow("RetireDefinition", ["ecs:DeregisterTaskDefinition"], ["*"]),
+        # Neither call knows a resource.
+        allow(
+            "RetireDefinition",
+            ["ecs:DescribeTaskDefinition", "ecs:DeregisterTaskDefinition"],
+            ["*"],
+        ),
     )
 
 

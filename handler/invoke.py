@@ -49,7 +49,7 @@ def _freeze(push: Push, wires: Wiring, clients: Clients) -> Run:
     run = runs.claimed(
         image={
             "repository": push.repository,
-            "uri": Template(clients.ecs, wires).image_uri(push.digest),
+            "uri": Template.read(clients.ecs, wires).image_uri(push.digest),
             "digest": push.digest,
             "tags": [push.tag],
         },
@@ -83,7 +83,7 @@ def _open_attempt(run: Run, store: RunStore, clients: Clients) -> Run:
     definition = (
         run["attempts"][0]["request"]["taskDefinition"]
         if run["attempts"]
-        else Template(clients.ecs, run["wiring"]).pin(run)
+        else Template.read(clients.ecs, run["wiring"]).pin(clients.ecs, run)
     )
     build = functools.partial(tasks.build_request, task_definition=definition)
     return store.change(run["run"], functools.partial(runs.attempted, build=build))

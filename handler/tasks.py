@@ -4,7 +4,8 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from handler import runs
 from handler.runs import Run, RunStore
@@ -39,57 +40,54 @@ class TaskNotPlacedError(RuntimeError):
     """RunTask placed no task: the next delivery makes the next attempt."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Template:
     """The task definition that the stack owns, from which each image's own is copied."""
 
-    def __init__(self, ecs: "ECSClient", wiring: Wiring) -> None:
-        self._ecs = ecs
-        self._wiring = wiring
+    wiring: Wiring
+    definition: dict[str, Any]
+    tags: list[dict[str, str]]
+
+    @classmethod
+    def read(cls, ecs: "ECSClient", wiring: Wiring) -> Self:
+        """Return the template as it is registered."""
+        answer = ecs.describe_task_definition(taskDefinition=wiring["template"], include=["TAGS"])
+        tags = cast("list[dict[str, str]]", answer.get("tags", []))
+        return cls(
+            wiring=wiring,
+            definition=_registrable(cast("Mapping[str, Any]", answer["taskDefinition"])),
+            # Nobody but AWS may write tags in its own name space.
+            tags=[tag for tag in tags if not tag["key"].startswith("aws:")],
+        )
 
     def image_uri(self, digest: str) -> str:
         """Return where that image lies: the placeholder's repository is right in any partition."""
-        container = self._wiring["container"]
-        for definition in self._copy["containerDefinitions"]:
+        container = self.wiring["container"]
+        for definition in self.definition["containerDefinitions"]:
             if definition["name"] == container:
                 return f"{_without_tag(definition['image'])}@{digest}"
         raise ValueError(
-            f"{self._wiring['template']} must have a container {container}, got none: run pulumi up"
+            f"{self.wiring['template']} must have a container {container}, got none: run pulumi up"
         )
 
-    def pin(self, run: Run) -> str:
+    def pin(self, ecs: "ECSClient", run: Run) -> str:
         """Return the ARN of the definition that runs exactly the run's image, made if need be."""
-        container, uri = self._wiring["container"], run["image"]["uri"]
-        pinned: dict[str, Any] = self._copy | {
-            "family": f"{self._wiring['stack']}-{runs.name_of(run['image']['digest'])}",
+        container, uri = self.wiring["container"], run["image"]["uri"]
+        pinned: dict[str, Any] = self.definition | {
+            "family": f"{self.wiring['stack']}-{runs.name_of(run['image']['digest'])}",
             "containerDefinitions": [
                 definition | {"image": uri} if definition["name"] == container else definition
-                for definition in self._copy["containerDefinitions"]
+                for definition in self.definition["containerDefinitions"]
             ],
         }
-        found = _active(self._ecs, pinned["family"])
-        # A definition of an earlier stack of this name may pin the same image with roles long gone.
+        found = _active(ecs, pinned["family"])
+        # One of an earlier stack of this name may pin the same image, with roles long gone.
         if found and _registrable(found) | {"family": found["family"]} == pinned:
             return found["taskDefinitionArn"]
-        if self._tags:  # ECS refuses an empty list
-            pinned["tags"] = self._tags
-        answer = self._ecs.register_task_definition(**pinned)
+        if self.tags:  # ECS refuses an empty list
+            pinned["tags"] = self.tags
+        answer = ecs.register_task_definition(**pinned)
         return answer["taskDefinition"].get("taskDefinitionArn", "")
-
-    @functools.cached_property
-    def _described(self) -> Mapping[str, Any]:
-        template = self._wiring["template"]
-        answer = self._ecs.describe_task_definition(taskDefinition=template, include=["TAGS"])
-        return cast("Mapping[str, Any]", answer)
-
-    @property
-    def _copy(self) -> dict[str, Any]:
-        return _registrable(self._described["taskDefinition"])
-
-    @property
-    def _tags(self) -> list[dict[str, str]]:
-        # Nobody but AWS may write tags in its own name space.
-        tags: list[dict[str, str]] = self._described.get("tags", [])
-        return [tag for tag in tags if not tag["key"].startswith("aws:")]
 
 
 def retire(ecs: "ECSClient", run: Run) -> None:

@@ -14,13 +14,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from localcloud.lifeline import Lifeline, without_aws
+from localcloud.lifeline import Lifeline
 
 EXPECTED_VERSION = "1.5.33"
 Record = dict[str, Any]
 Answer = tuple[int, dict[str, str], bytes]
 """Status, headers and body."""
 
+_OF_LAMBDA = ("AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_LAMBDA_", "AWS_REGION", "_LAMBDA")
 _NEEDED = {
     "ministack.app": ("app", "_docker_socket_present"),
     "ministack.core.responses": (
@@ -178,12 +179,13 @@ class MiniStack:
 
     def guard_workers(self, lifeline: Lifeline, folder: Path, aws: dict[str, str]) -> None:
         """Tie Lambda workers to the lifeline, their files to the folder, their calls to us."""
-        given = ("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ACCESS_KEY_ID", "AWS_LAMBDA_")
 
         def popen(command: list[str], **options: Any) -> subprocess.Popen[Any]:
+            # The worker sets the function's own variables itself; of this machine's it needs none.
             asked: dict[str, str] = options.pop("env")
-            of_lambda = {name: text for name, text in asked.items() if name.startswith(given)}
-            env = {**without_aws(asked), **aws, **of_lambda, "NO_PROXY": "127.0.0.1"}
+            given = {name: text for name, text in asked.items() if name.startswith(_OF_LAMBDA)}
+            path = {"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"}
+            env = {**path, **aws, **given, "TMPDIR": str(folder), "NO_PROXY": "127.0.0.1"}
             del options["stdin"]
             self._drop_workers(lifeline)
             worker = lifeline.popen(command, keep_stdin=True, env=env, **options)

@@ -1,7 +1,7 @@
 """An AWS cloud inside this process, for demos and tests: MiniStack, and what it lacks."""
 
 import asyncio
-import shutil
+import contextlib
 import socket
 import tempfile
 import threading
@@ -108,23 +108,49 @@ class Cloud:
 
     def start(self) -> Self:
         """Serve; done when it answers."""
+        with contextlib.ExitStack() as stack:
+            self._start(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    def stop(self) -> None:
+        """End the cloud and every process of it, and remove its files."""
+        self._stack.close()
+
+    def reset(self) -> None:
+        """Empty the cloud: no resources, no tasks, no workers; watchers stay."""
+        self._tasks.end()
+        self._lambda.clear(self._end_workers)
+        httpx.post(f"{self.url}/_ministack/reset", timeout=30, trust_env=False).raise_for_status()
+        self._tasks.begin()
+
+    def _start(self, stack: contextlib.ExitStack) -> None:
+        """Start part after part; the stack ends them in reverse."""
         if Cloud._current:
             raise RuntimeError(
-                f"one cloud at a time must run in a process, got a second beside "
+                "one cloud at a time must run in a process, got a second beside "
                 f"{Cloud._current.url}; stop that one first, or start a process for each"
             )
-        server = self._take_place()
+        server = stack.enter_context(self._take_place())
         Cloud._current = self
-        self._folder = Path(tempfile.mkdtemp(prefix="pushtrain-cloud-"))
-        self._lifeline = Lifeline(self._folder)
+        stack.callback(setattr, Cloud, "_current", None)
         self._ministack = MiniStack(self.port, self.region, self.account)
-        self._ministack.guard_workers(self._lifeline, self._folder, self.environment())
+        stack.callback(self._ministack.close)
+        folder = Path(tempfile.mkdtemp(prefix="pushtrain-cloud-"))
+        self._lifeline = Lifeline(folder)
+        stack.callback(self._lifeline.close)
+        self._ministack.guard_workers(self._lifeline, folder, self.environment())
         self._bus = EventBus(self._ministack)
+        stack.callback(self._bus.close)
         if self._on_event:
             self._bus.watch(self._on_event)
         ImagePushes(self._ministack, self._bus)
+        self._serve_in_thread(server)
+        stack.callback(self._halt_server)
+        self._registry = stack.enter_context(self.registry())
+        stack.callback(self._close_clients)
         self._lambda = AsyncLambda(self._ministack, self._dead_letter)
-        self._registry = self.registry()
+        stack.callback(self._lambda.close, self._end_workers)
         self._tasks = Tasks(
             ministack=self._ministack,
             bus=self._bus,
@@ -132,43 +158,15 @@ class Cloud:
             registry=self._registry,
             client=self.client,
             aws=self.environment(),
-            folder=self._folder,
+            folder=folder,
         )
-        self._serving = threading.Event()
-        self._failure: BaseException | None = None
-        self._thread = threading.Thread(
-            target=self._serve, args=(server,), name="cloud", daemon=True
-        )
-        self._thread.start()
-        self._serving.wait()
-        if self._failure:
-            self.stop()
-            raise RuntimeError(f"the cloud at {self.url} did not start") from self._failure
-        self.reset()
-        return self
+        stack.callback(self._tasks.end)
+        self.reset()  # what an earlier cloud of this process had
 
-    def reset(self) -> None:
-        """Empty the cloud: no resources, no tasks, no workers; watchers stay."""
-        self._tasks.end()
-        self._lambda.clear(self._end_workers)
-        httpx.post(f"{self.url}/_ministack/reset", timeout=30, trust_env=False).raise_for_status()
-
-    def stop(self) -> None:
-        """End the cloud and every process of it, and remove its files."""
-        self._tasks.end()
-        self._lambda.close(self._end_workers)
-        if not self._failure:
-            self._loop.call_soon_threadsafe(self._halt.set)
-        self._thread.join(15)
-        self._bus.close()
-        self._registry.close()
+    def _close_clients(self) -> None:
         for client in self._clients.values():
             client.close()
         self._clients.clear()
-        self._lifeline.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._ministack.close()
-        Cloud._current = None
 
     def _end_workers(self) -> None:
         self._ministack.end_workers(self._lifeline)
@@ -198,22 +196,36 @@ class Cloud:
         Cloud._place = self.port, self.region, self.account
         return server
 
-    def _serve(self, server: socket.socket) -> None:
-        try:
-            asyncio.run(self._serve_until_halt(server))
-        except BaseException as error:  # noqa: BLE001 -- it belongs to whoever starts the cloud
-            self._failure = error
-        self._serving.set()
+    def _serve_in_thread(self, server: socket.socket) -> None:
+        serving = threading.Event()
+        failed: list[BaseException] = []
 
-    async def _serve_until_halt(self, server: socket.socket) -> None:
+        def run() -> None:
+            try:
+                asyncio.run(self._serve(server, serving))
+            except BaseException as error:  # noqa: BLE001 -- it belongs to whoever starts the cloud
+                failed.append(error)
+            serving.set()
+
+        self._thread = threading.Thread(target=run, name="cloud", daemon=True)
+        self._thread.start()
+        serving.wait()
+        if failed:
+            raise RuntimeError(f"the cloud at {self.url} did not start") from failed[0]
+
+    def _halt_server(self) -> None:
+        self._loop.call_soon_threadsafe(self._halt.set)
+        self._thread.join(15)
+
+    async def _serve(self, server: socket.socket, serving: threading.Event) -> None:
         self._loop, self._halt = asyncio.get_running_loop(), asyncio.Event()
         config = ServerConfig()
-        config.bind = [f"fd://{server.detach()}"]
+        config.bind = [f"fd://{server.dup().detach()}"]
         config.accesslog = config.errorlog = None
         config.graceful_timeout = 0.5
 
         async def until_halt() -> None:
-            self._serving.set()
+            serving.set()
             await self._halt.wait()
 
         await serve(self._ministack.app, config, shutdown_trigger=until_halt)

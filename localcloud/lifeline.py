@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,7 @@ class Lifeline:
             os.write(child.stdin.fileno(), b"\n")
             if not keep_stdin:
                 child.stdin.close()
+                child.stdin = None
         return child
 
     def wait(self, child: subprocess.Popen[Any]) -> int:
@@ -99,8 +100,3 @@ class Lifeline:
             self.wait(child)
         os.close(self._pipe)
         self._reaper.wait(10)
-
-
-def without_aws(environment: Mapping[str, str]) -> dict[str, str]:
-    """Take out this machine's own AWS settings: nothing of the cloud may reach a real one."""
-    return {name: value for name, value in environment.items() if not name.startswith("AWS_")}

@@ -170,14 +170,15 @@ def unpack(layer: bytes, root: Path) -> None:
 
 def _unpack_member(tar: tarfile.TarFile, member: tarfile.TarInfo, root: Path) -> None:
     name = PurePosixPath(member.name.lstrip("/"))
+    hidden = name.name.removeprefix(".wh.")  # what a whiteout hides, or the member itself
     root = root.resolve()
     # The folder that it goes into may be a link; what counts is where that leads.
     parent = (root / name.parent).resolve()
-    hidden = name.name.removeprefix(".wh.")
+    if not name.parts:
+        return
     if ".." in (*name.parts, hidden) or hidden in ("", ".") or not parent.is_relative_to(root):
-        if name.parts:
-            raise RegistryError(f"layer must stay in its root, got {member.name}")
-    elif name.name == ".wh..wh..opq":
+        raise RegistryError(f"layer must stay in its root, got {member.name}")
+    if name.name == ".wh..wh..opq":
         _remove(parent)
         parent.mkdir(parents=True)
     elif hidden != name.name:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import posixpath
 import re
 import shutil
 import signal
@@ -84,7 +85,7 @@ class Tasks:
         self.ministack.on_ecs("StopTask", self._stop_task)
 
     def end(self) -> None:
-        """End every task at once, without a word to anyone."""
+        """End every task at once, without a word to anyone, and start none until `begin`."""
         with self._lock:
             self._ending = True
             lives = list(self._lives.values())
@@ -95,9 +96,11 @@ class Tasks:
         for life in lives:
             if life.thread:
                 life.thread.join(10)
-        with self._lock:
-            self._tokens.clear()
-            self._ending = False
+        self._tokens.clear()
+
+    def begin(self) -> None:
+        """Start tasks again."""
+        self._ending = False
 
     # RunTask and StopTask
 
@@ -286,7 +289,8 @@ class Tasks:
         if command is None and entry is None:  # a new entry point drops the image's command
             command = config.get("Cmd")
         entry = config.get("Entrypoint") if entry is None else entry
-        work = root / str(container.get("workingDirectory") or config.get("WorkingDir") or "/")[1:]
+        given = container.get("workingDirectory") or config.get("WorkingDir") or ""
+        work = root / posixpath.normpath(f"/{given}").lstrip("/")
         work.mkdir(parents=True, exist_ok=True)
         words = _command_line([*(entry or []), *(command or [])], root)
         env = self._environment(life, config, root)
@@ -309,7 +313,7 @@ class Tasks:
             "LANG": "C.UTF-8",
             "HOME": str(home),
             "TMPDIR": str(home),
-            "PATH": os.environ["PATH"],
+            "PATH": os.environ.get("PATH", os.defpath),
             **{name: value for name, value in self.aws.items() if "KEY" not in name},
             "AWS_EC2_METADATA_DISABLED": "true",
             **self._credentials(life),
@@ -438,10 +442,12 @@ def _command_line(words: list[str], root: Path) -> list[str]:
 
 def _inside(value: str, root: Path) -> str:
     """Point absolute paths that the image brought (also several, as in PATH) into its folder."""
-    return os.pathsep.join(
-        str(root / part[1:]) if part.startswith("/") and (root / part[1:]).exists() else part
-        for part in value.split(os.pathsep)
-    )
+
+    def moved(part: str) -> str:
+        inside = root / part.lstrip("/")
+        return str(inside) if part.startswith("/") and inside.exists() else part
+
+    return os.pathsep.join(map(moved, value.split(os.pathsep)))
 
 
 def _pairs(container: Record) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Every policy of the stack, exactly: who may do what to which resource, when."""
 
+import ast
 import json
 import re
 
@@ -94,6 +95,12 @@ IDENTITY_POLICIES = {
             ArnEquals={"ecs:cluster": f"arn:aws:ecs:{HERE}:cluster/{CLUSTER}"},
         ),
         allow(
+            "StopLateTask",
+            ["ecs:StopTask"],
+            [f"arn:aws:ecs:{HERE}:task/{CLUSTER}/*"],
+            ArnEquals={"ecs:cluster": f"arn:aws:ecs:{HERE}:cluster/{CLUSTER}"},
+        ),
+        allow(
             "TagWhatItCreates",
             ["ecs:TagResource"],
             [FAMILY, f"arn:aws:ecs:{HERE}:task/{CLUSTER}/*"],
@@ -120,7 +127,11 @@ IDENTITY_POLICIES = {
         ),
         allow("ListRun", ["s3:ListBucket"], [BUCKET], StringLike={"s3:prefix": ["runs/*"]}),
         allow("ReadLastLogLines", ["logs:GetLogEvents"], streams("pushtrain-training-logs")),
-        allow("RetireDefinition", ["ecs:DeregisterTaskDefinition"], ["*"]),
+        allow(
+            "RetireDefinition",
+            ["ecs:DescribeTaskDefinition", "ecs:DeregisterTaskDefinition"],
+            ["*"],
+        ),
     ],
 }
 
@@ -296,6 +307,77 @@ def test_every_action_is_allowed_on_a_kind_of_resource_that_it_knows(dev):
 
 def test_no_action_holds_a_wildcard(dev):
     assert [action for _, action, _ in grants(dev) if "*" in action or "?" in action] == []
+
+
+OPERATIONS = {"s3:HeadObject": "s3:GetObject", "s3:ListObjectsV2": "s3:ListBucket"}
+"""The action of each operation that is not its own."""
+IMPLIED = {
+    "ecs:RegisterTaskDefinition": {"ecs:TagResource", "iam:PassRole"},
+    "s3:GetObject": {"s3:ListBucket"},  # or S3 says forbidden where nothing is
+}
+"""What an operation needs besides."""
+
+
+def definitions(folder):
+    """Return functions by (module, name), methods by name, and where imported names are from."""
+    functions, methods, imported = {}, {}, {}
+    for file in sorted(folder.glob("*.py")):
+        for node in ast.parse(file.read_text()).body:
+            match node:
+                case ast.FunctionDef(name=name):
+                    functions[file.stem, name] = node
+                case ast.ClassDef(body=body):
+                    for method in (at for at in body if isinstance(at, ast.FunctionDef)):
+                        methods.setdefault(method.name, []).append((file.stem, method))
+                case ast.ImportFrom(module=str(source), names=names):
+                    home = source.removeprefix("handler.")
+                    imported |= {(file.stem, at.name): home for at in names}
+    return functions, methods, imported
+
+
+def reachable(folder, module):
+    """Yield the functions that a handler may come to; a method is any of that name."""
+    functions, methods, imported = definitions(folder)
+    wanted, seen = [(module, functions[module, "handler"])], set()
+    while wanted:
+        home, function = wanted.pop()
+        if function in seen:
+            continue
+        seen.add(function)
+        yield function
+        for at in ast.walk(function):
+            key = (home, "")
+            if isinstance(at, ast.Name):
+                key = imported.get((home, at.id), home), at.id
+            elif isinstance(at, ast.Attribute):
+                key = ast.unparse(at.value), at.attr
+                wanted += methods.get(at.attr, [])
+            if key in functions:
+                wanted.append((key[0], functions[key]))
+
+
+def calls(nodes):
+    """Return the actions of the AWS calls in this syntax: client.method(...) or a paginator's."""
+    found = set()
+    for call in (at for node in nodes for at in ast.walk(node) if isinstance(at, ast.Call)):
+        match ast.unparse(call.func).removeprefix("self._").removeprefix("clients.").split("."):
+            case ["ecs" | "logs" | "s3" | "ssm" as service, method]:
+                if method == "get_paginator":
+                    method = ast.literal_eval(call.args[0])
+                name = "".join(word.capitalize() for word in method.split("_"))
+                action = f"{service}:{name}"
+                found.add(OPERATIONS.get(action, action))
+    return found | {need for action in found for need in IMPLIED.get(action, ())}
+
+
+@pytest.mark.parametrize("part", ["invoke", "observe"])
+def test_handler_is_allowed_just_the_calls_that_it_makes(dev, root, part):
+    # No emulator checks IAM, so a call without its grant would first fail in somebody's account.
+    allowed = {
+        action for name, action, _ in grants(dev) if name == f"pushtrain-trigger-{part}-work-policy"
+    }
+
+    assert calls(reachable(root / "handler", part)) == allowed
 
 
 def test_task_may_write_neither_run_records_nor_champions(dev):

@@ -137,7 +137,7 @@ def test_twenty_deliveries_at_once_start_one_task(aws, event):
     together = threading.Barrier(20)
 
     def deliver(_):
-        together.wait(timeout=30)
+        together.wait(timeout=10)
         return aws.push(push)["outcome"]
 
     with ThreadPoolExecutor(20) as threads:
@@ -165,7 +165,7 @@ class Turns:
             self.waiting[me] = me
             self.busy -= 1
             self.changed.notify_all()
-            assert self.changed.wait_for(lambda: self.chosen == me, timeout=30)
+            assert self.changed.wait_for(lambda: self.chosen == me, timeout=10)
             del self.waiting[me]
             self.chosen = None
             self.busy += 1
@@ -197,14 +197,14 @@ class Turns:
         with self.changed:
             while True:
                 settled = lambda: self.busy == 0 and self.chosen is None  # noqa: E731
-                assert self.changed.wait_for(settled, timeout=30)
+                assert self.changed.wait_for(settled, timeout=10)
                 if not self.waiting:
                     break
                 able = sorted(self.waiting)
                 self.chosen = able[next(self.order, 0) % len(able)]
                 self.changed.notify_all()
         for thread in threads:
-            thread.join(timeout=30)
+            thread.join(timeout=10)
         return results
 
 

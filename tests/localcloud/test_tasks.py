@@ -3,6 +3,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -410,7 +411,8 @@ def test_a_client_token_starts_nothing_twice(tasks):
     ecs = tasks.client("ecs")
     with pytest.raises(ecs.exceptions.ConflictException) as caught:
         ecs.run_task(**tasks.request(clientToken="t", startedBy="else"))
-    assert vars(caught.value)["response"]["resourceIds"] == [first]
+    response: Any = caught.value.response
+    assert response["resourceIds"] == [first]
     tasks.client("ecs").create_cluster(clusterName="other")
     assert tasks.run(clientToken="t", cluster="other") != first
 

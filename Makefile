@@ -1,0 +1,49 @@
+# Every target makes what it needs; `make demo` and `make test` work on a fresh clone.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.PHONY: help setup demo test test-all check format pins clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?=
+JSON ?=
+# The environment is as good as the files that say what is in it.
+STAMP := .venv/.installed
+UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements/dev.txt)
+
+help: ## Show this help
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv with everything and the pushtrain command
+
+$(STAMP): requirements/dev.txt requirements/torch.txt pyproject.toml
+	@PYTHON="$(PYTHON)" UV_VERSION="$(UV_VERSION)" bash requirements/install.sh
+	@touch $@
+
+demo: $(STAMP) ## Run the whole loop here; DATA=FILE trains on that, JSON=FILE writes the result
+	@$(BIN)/pushtrain demo $(if $(DATA),--data "$(DATA)") $(if $(JSON),--json "$(JSON)")
+
+test: $(STAMP) ## Run every test that can run on this machine
+	@$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(STAMP) ## Run the slow proofs too
+	@$(BIN)/python -m pytest
+
+check: $(STAMP) ## Lint, types, spelling
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/pyright
+	@$(BIN)/codespell
+	@$(BIN)/hadolint trainer/Dockerfile
+	@$(BIN)/shellcheck .ci/run requirements/*.sh
+
+format: $(STAMP) ## Let ruff lay out and mend what it can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+pins: $(STAMP) ## Compile the hashed pins anew from pyproject.toml
+	@UV="$(BIN)/uv" bash requirements/compile.sh
+
+clean: ## Remove the environment and everything made
+	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .coverage demo-output build dist *.egg-info

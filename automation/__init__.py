@@ -1,0 +1,1 @@
+"""The `pushtrain` command, and what it is made of."""

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# Compile the pins from pyproject.toml, hashed and without an index named in them: `make pins`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+compile=("${UV:-uv}" pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header
+    --no-annotate --no-emit-index-url --quiet)
+# PyTorch and what it brings along on Linux only: requirements/torch.txt says why.
+apart=()
+for package in torch triton cuda-{bindings,pathfinder,toolkit} nvidia-{cublas,cuda-cccl,cuda-cupti,cuda-nvrtc,cuda-runtime} \
+    nvidia-{cudnn-cu13,cufft,cufile,curand,cusolver,cusparse,cusparselt-cu13,nccl-cu13,nvjitlink,nvshmem-cu13,nvtx}; do
+    apart+=(--no-emit-package "$package")
+done
+
+"${compile[@]}" --group dev "${apart[@]}" -o requirements/dev.txt
+"${compile[@]}" -c requirements/dev.txt -o requirements.txt
