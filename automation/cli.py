@@ -12,14 +12,6 @@ EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
 
-class UserError(click.ClickException):
-    """Something that the user can mend, told in one line."""
-
-    def show(self, file: object = None) -> None:  # noqa: ARG002 - click's signature
-        """Write the line."""
-        sys.stderr.write(f"error: {self.message}\n")
-
-
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Begin with `pushtrain demo`: it needs no AWS account, no Docker and no Pulumi CLI.",
@@ -67,7 +59,7 @@ def demo(data: Path | None, json_file: Path | None, output: Path, *, keep: bool)
     try:
         loop.run(loop.Options(data=data, json_file=json_file, output=output, keep=keep))
     except loop.DemoError as error:
-        raise UserError(str(error)) from error
+        raise click.ClickException(str(error)) from error
 
 
 def main() -> None:
@@ -76,7 +68,8 @@ def main() -> None:
     try:
         pushtrain.main(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        hint = " See: pushtrain --help" if isinstance(error, click.UsageError) else ""
+        sys.stderr.write(f"error: {error.format_message()}{hint}\n")
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.stderr.write("interrupted\n")
@@ -85,3 +78,7 @@ def main() -> None:
 
 def _terminated(_signal: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(EXIT_TERMINATED)
+
+
+if __name__ == "__main__":
+    main()

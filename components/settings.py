@@ -206,6 +206,15 @@ class _Reader:
         """Note what is wrong with a setting, unless something is noted of it already."""
         self.faults.setdefault(key, f"{key} must {rule}, got {value!r}: {mend}")
 
+    def given_as(self, key: str) -> str:
+        """Return the key that holds a setting's value.
+
+        Pulumi.yaml declares a key with a dot as a path, ["a.b"], since the CLI would read a.b as b
+        within a. Tools that take the file at its word hand the path over as the key.
+        """
+        path = f'["{key}"]'
+        return path if self.config.get(key) is None and self.config.get(path) is not None else key
+
     def value(self, key: str, kind: type[T]) -> T:
         """Read a value of this type; note a fault and return the type's zero where it is none."""
         self.known.add(key)
@@ -215,10 +224,10 @@ class _Reader:
             bool: (self.config.get_bool, "be true or false", "true"),
         }[kind]
         try:
-            value = get(key)
+            value = get(self.given_as(key))
         except pulumi.ConfigTypeError:
             value = None
-            self.fault(key, rule, self.config.get(key), set_to(key, example))
+            self.fault(key, rule, self.config.get(self.given_as(key)), set_to(key, example))
         if value is None:
             self.fault(key, "be set", None, set_to(key, example))
             return kind()
@@ -228,9 +237,10 @@ class _Reader:
         """Read a list of strings."""
         self.known.add(key)
         try:
-            value = cast("list[object] | str | None", self.config.get_object(key, []))
+            found = self.config.get_object(self.given_as(key), [])
+            value = cast("list[object] | str | None", found)
         except pulumi.ConfigTypeError:
-            value = self.config.get(key)
+            value = self.config.get(self.given_as(key))
         items = value if isinstance(value, list) else [None]
         strings = [item for item in items if isinstance(item, str)]
         if len(strings) < len(items):
@@ -256,7 +266,8 @@ class _Reader:
         given = {**pulumi.runtime.config.CONFIG.get(), **pulumi.runtime.config.get_config_env()}
         for full in sorted(given):
             key = full.removeprefix(f"{NAMESPACE}:")
-            if key != full and key not in self.known:
+            name = key.removeprefix('["').removesuffix('"]')
+            if key != full and name not in self.known:
                 near = difflib.get_close_matches(key, self.known, n=1)
                 hint = f" ({near[0]}?)" if near else ""
                 rule = f"be a setting that Pulumi.yaml knows{hint}"

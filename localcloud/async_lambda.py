@@ -78,7 +78,12 @@ class AsyncLambda:
             thread.join(5)
 
     def _target(
-        self, pass_on: Callable[..., None], target: Record, event: Any, rule: Record, view: Any
+        self,
+        pass_on: Callable[..., None],
+        target: Record,
+        event: Any,
+        rule: Record,
+        view: Any = None,
     ) -> None:
         """Keep what the delivery of an event needs and MiniStack does not hand on."""
         token = _delivery.set((target, rule))

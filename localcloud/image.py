@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from docker.utils.build import exclude_paths
+from docker.utils.build import PatternMatcher
 from dockerfile_parse import DockerfileParser
 from dockerfile_parse.util import WordSplitter, get_key_val_dictionary
 
@@ -93,8 +93,9 @@ def _included(context: Path, dockerfile: Path) -> list[str]:
     ignore = own if own.exists() else context / ".dockerignore"
     lines = ignore.read_text().splitlines() if ignore.exists() else []
     patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    # docker-py sends an ignored Dockerfile to the engine all the same; COPY must not see it.
-    return sorted(exclude_paths(str(context), patterns, dockerfile="\0"))
+    matcher = PatternMatcher(patterns)
+    matcher.patterns.pop()  # the last sends .dockerignore to an engine even if ignored; COPY does not
+    return sorted(matcher.walk(str(context)))
 
 
 @dataclass

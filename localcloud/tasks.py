@@ -318,6 +318,7 @@ class Tasks:
             "AWS_EC2_METADATA_DISABLED": "true",
             **self._credentials(life),
             **{name: _inside(value, root) for name, value in image.items()},
+            **_work_folders(image, root),
             **_pairs(life.container),
             **self.ministack.secrets(life.container),
             **_pairs(life.override),
@@ -448,6 +449,14 @@ def _inside(value: str, root: Path) -> str:
         return str(inside) if part.startswith("/") and inside.exists() else part
 
     return os.pathsep.join(map(moved, value.split(os.pathsep)))
+
+
+def _work_folders(image: dict[str, str], root: Path) -> dict[str, str]:
+    """Make the image's own home and temporary folder, which a skipped RUN would have made."""
+    folders = {name: root / image[name].lstrip("/") for name in ("HOME", "TMPDIR") if name in image}
+    for folder in folders.values():
+        folder.mkdir(parents=True, exist_ok=True)
+    return {name: str(folder) for name, folder in folders.items()}
 
 
 def _pairs(container: Record) -> dict[str, str]:

@@ -147,7 +147,7 @@ def check_job(job: Job) -> None:
 def read_config(
     flags: argparse.Namespace, environ: Mapping[str, str] = os.environ
 ) -> TrainingConfig:
-    """Build the config; a parameter nobody knows is a mistake, and would go unnoticed if let pass."""
+    """Build the config; a parameter that nobody knows is a typing mistake, so it is refused."""
     kinds = {field.name: _kind(field.type) for field in fields(TrainingConfig)}
     given = {
         name.removeprefix(PARAMETER).lower(): text

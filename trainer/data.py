@@ -1,5 +1,8 @@
 """Data sets: found out by their bytes, decoded once, kept in memory as bytes."""
 
+# Torch and numpy leave parts of their interface untyped.
+# pyright: reportUnknownMemberType=false
+
 import io
 import pickle
 import tarfile
@@ -11,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import file_digest, sha256
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -58,8 +61,11 @@ class DataSet:
 def hash_source(path: Path) -> str:
     """Give the SHA-256 of a file, or of a folder's names and files in order."""
     if not path.is_dir():
-        with path.open("rb") as file:
-            return file_digest(file, "sha256").hexdigest()
+        try:
+            with path.open("rb") as file:
+                return file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror}") from error
     total = sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         total.update(
@@ -93,8 +99,8 @@ def decode(data: bytes, name: str) -> Pixels:
         with Image.open(io.BytesIO(data)) as image:
             if image.mode.startswith(("I", "F")):
                 raise DataError(f"{name} must have 8 bits a channel, got mode {image.mode}")
-            image = ImageOps.exif_transpose(image)
-            return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+            mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+            return np.asarray(ImageOps.exif_transpose(image).convert(mode))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = (
             "its bytes are of no image format"
@@ -198,7 +204,8 @@ def _check_classes(
         if lonely:
             lost = ", ".join(sorted(lonely))
             raise DataError(
-                f"each class must be in train and test, got {present}/ with and {missing}/ without {lost}"
+                f"each class must be in train and test, "
+                f"got {lost} in {present}/ but not in {missing}/"
             )
     classes = tuple(sorted(train))
     for split in SPLITS:
@@ -258,7 +265,8 @@ def _from_npz(path: Path) -> DataSet:
             )
         if not np.issubdtype(labels.dtype, np.integer) or labels.size != len(images):
             raise DataError(
-                f"y_{split} must be {len(images)} whole numbers, got {labels.dtype} of {labels.shape}"
+                f"y_{split} must be {len(images)} whole numbers, "
+                f"got {labels.dtype} of {labels.shape}"
             )
     pairs = [
         (
@@ -280,7 +288,7 @@ def _from_npz(path: Path) -> DataSet:
 class _PlainUnpickler(pickle.Unpickler):
     """Reads arrays, bytes, lists and dicts, and calls nothing else a pickle may name."""
 
-    _ALLOWED = {
+    _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy", "ndarray"): np.ndarray,
         ("numpy", "dtype"): np.dtype,
         ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
@@ -339,7 +347,8 @@ def _check(
         raise DataError(f"data must have at least 2 classes, got {', '.join(classes) or 'none'}")
     if train[0].shape[1:] != test[0].shape[1:]:
         raise DataError(
-            f"train and test images must be of one shape, got {train[0].shape[1:]} and {test[0].shape[1:]}"
+            f"train and test images must be of one shape, "
+            f"got {train[0].shape[1:]} and {test[0].shape[1:]}"
         )
     if 0 in train[0].shape:
         raise DataError(f"images must have pixels, got shape {train[0].shape[1:]}")
@@ -352,7 +361,7 @@ def _check(
         wrong = labels[(labels < 0) | (labels >= len(classes))]
         if len(wrong):
             raise DataError(f"labels in {name} must lie in 0..{len(classes) - 1}, got {wrong[0]}")
-        counts = Counter(labels.tolist())
+        counts: Counter[int] = Counter(labels.tolist())
         for number, class_name in enumerate(classes):
             if not counts[number]:
                 raise DataError(

@@ -3,12 +3,20 @@
 import os
 import platform
 
+import torch
+
 
 def cores() -> int:
     """Count the cores this process may use, which in a container are fewer than the machine's."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def number_format() -> torch.dtype:
+    """Choose what convolutions multiply in: never by a timing, which might come out otherwise."""
+    native = torch.cpu.get_capabilities()
+    return torch.bfloat16 if native.get("avx512_bf16") or native.get("amx_bf16") else torch.float32
 
 
 def describe() -> dict[str, str | int]:
@@ -18,6 +26,7 @@ def describe() -> dict[str, str | int]:
         "processor": _processor(),
         "threads": cores(),
         "system": platform.system(),
+        "number_format": str(number_format()).removeprefix("torch."),
     }
 
 

@@ -1,5 +1,8 @@
 """The course of a training, epoch by epoch."""
 
+# TensorboardX has no types.
+# pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
+
 import json
 import tempfile
 from dataclasses import asdict, dataclass

@@ -1,5 +1,8 @@
 """The network, and the one file that holds all that is needed to use it again."""
 
+# Torch leaves parts of its interface untyped.
+# pyright: reportUnknownMemberType=false
+
 import json
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -29,12 +32,12 @@ class Architecture:
     """Of the training images for each channel, on a scale of 0 to 1."""
     std: tuple[float, ...]
     """As `mean`; a channel that never changes counts as 1."""
-    widths: tuple[int, ...] = (32, 64, 128)
+    widths: tuple[int, ...] = (24, 48, 96)
     """Filters of each block."""
 
 
 class SmallConvNet(nn.Module):
-    """Three blocks of convolution, batch norm and ReLU; takes bytes, gives a logit for each class."""
+    """Three blocks of convolution, batch norm and ReLU: bytes in, a logit for each class out."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -42,13 +45,17 @@ class SmallConvNet(nn.Module):
         layers: list[nn.Module] = []
         channels = architecture.channels
         side = min(architecture.height, architecture.width)
-        for width in architecture.widths:
-            layers.append(nn.Conv2d(channels, width, kernel_size=3, padding=1, bias=False))
-            # A small image has no detail to give away: 32 pixels end as 4, 8 as 4.
-            if side >= 8:
-                # Pooling first leaves the costly norm a quarter of the map.
-                layers.append(nn.MaxPool2d(2))
-                side //= 2
+        for number, width in enumerate(architecture.widths):
+            # Halved while there is detail to spare, so that 32 pixels end as 4 and 8 as 4: the
+            # first time by stride, since work at full size costs as much as all the rest.
+            halve = side >= 8
+            if number == 0 and side >= 16:
+                layers.append(nn.Conv2d(channels, width, 4, stride=2, padding=1, bias=False))
+            else:
+                layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=False))
+                if halve:
+                    layers.append(nn.MaxPool2d(2))
+            side = side // 2 if halve else side
             layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
             channels = width
         self.features = nn.Sequential(*layers)
@@ -83,12 +90,14 @@ def load_model(body: bytes, source: str) -> SmallConvNet:
         weights = load_tensors(body)
         # The format: the header's length in 8 bytes, then the header in JSON.
         header = json.loads(body[8 : 8 + int.from_bytes(body[:8], "little")])["__metadata__"]
-        kept = json.loads(header["architecture"])
-    except (SafetensorError, KeyError, ValueError) as error:
+        if header["format"] != FORMAT:
+            raise DataError(f"{source} must be of format {FORMAT}, got {header['format']}")
+        kept: dict[str, Any] = json.loads(header["architecture"])
+        for name in ("classes", "mean", "std", "widths"):
+            kept[name] = tuple(kept[name])
+        model = SmallConvNet(Architecture(**kept))
+        model.load_state_dict(weights)
+    # RuntimeError is how torch says that weights and network differ.
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"{source} must be a model that the trainer published: {error}") from error
-    if header.get("format") != FORMAT:
-        raise DataError(f"{source} must be of format {FORMAT}, got {header.get('format')}")
-    lists = {name: tuple(value) for name, value in kept.items() if isinstance(value, list)}
-    model = SmallConvNet(Architecture(**{**kept, **lists}))
-    model.load_state_dict(weights)
     return model.eval()

@@ -1,8 +1,11 @@
 """Where a run reads and publishes: a prefix in S3 or a folder, behind one small face."""
 
+# boto3-stubs know one client only where the others are not installed.
+# pyright: reportUnknownMemberType=false
+
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -97,7 +100,7 @@ class S3Prefix:
 
 
 @contextlib.contextmanager
-def _in_one_line(what: str) -> Iterator[None]:
+def _in_one_line(what: str) -> Generator[None]:
     """Turn what AWS refused into one line that names the bucket and the key."""
     try:
         yield

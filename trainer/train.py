@@ -1,10 +1,13 @@
 """The trainer itself: data in, model out, each phase in its order."""
 
+# Torch leaves parts of its interface untyped.
+# pyright: reportUnknownMemberType=false
+
 import contextlib
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -16,13 +19,13 @@ from torch.nn.functional import cross_entropy
 from trainer import data
 from trainer.config import Job, TrainingConfig
 from trainer.data import DataSet, Split
-from trainer.errors import DataError
+from trainer.errors import DataError, StorageError
 from trainer.evaluate import evaluate
-from trainer.hardware import cores, describe
+from trainer.hardware import cores, describe, number_format
 from trainer.history import Epoch, to_lines, to_tensorboard
 from trainer.log import say
 from trainer.model import Architecture, SmallConvNet, save_model
-from trainer.publish import MODEL, Publication
+from trainer.publish import MANIFEST, MODEL, Publication
 from trainer.storage import Folder, S3Prefix, Storage
 
 
@@ -48,6 +51,11 @@ def run(job: Job, config: TrainingConfig) -> None:
     torch.manual_seed(config.seed)
     torch.use_deterministic_algorithms(mode=True)
     model = SmallConvNet(describe_architecture(dataset))
+    machine = describe()
+    say(
+        f"training {config.epochs} epochs on {machine['threads']} threads "
+        f"in {machine['number_format']}"
+    )
     history: list[Epoch] = []
 
     def after_epoch(epoch: Epoch) -> None:
@@ -63,7 +71,8 @@ def run(job: Job, config: TrainingConfig) -> None:
     with timed(seconds, "evaluate"):
         result = asdict(evaluate(model, dataset.test))
     say(
-        f"test accuracy {result['accuracy']:.4f}  loss {result['loss']:.3f}  {seconds['evaluate']:.1f} s"
+        f"test accuracy {result['accuracy']:.4f}  loss {result['loss']:.3f}  "
+        f"{seconds['evaluate']:.1f} s"
     )
 
     with timed(seconds, "publish"):
@@ -88,7 +97,7 @@ def run(job: Job, config: TrainingConfig) -> None:
             "python": platform.python_version(),
             **{n: version(n) for n in ("torch", "numpy", "pillow")},
         },
-        hardware=describe(),
+        hardware=machine,
         seconds=seconds,
     )
     say(f"published to {storage}, {seconds['publish']:.1f} s")
@@ -106,6 +115,7 @@ def train(
         nesterov=True,
         weight_decay=config.weight_decay,
     )
+    numbers = number_format()
     images = len(split.labels)
     epochs = config.epochs_for(images)
     steps = config.steps_per_epoch(images)
@@ -117,31 +127,32 @@ def train(
     for number in range(1, epochs + 1):
         started = time.perf_counter()
         loss_sum = right = seen = 0.0
-        rate = 0.0
         order = torch.randperm(images, generator=generator)
-        for indices in order.split(config.batch_size)[:steps]:
+        for step in range(steps):
+            indices = order[step * config.batch_size : (step + 1) * config.batch_size]
             batch = augment(split.images, indices, generator, mirror=config.mirror)
             labels = split.labels[indices]
-            logits = model(batch)
+            with torch.autocast("cpu", numbers, enabled=numbers != torch.float32):
+                logits = model(batch).float()
             loss = cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            rate = schedule.get_last_lr()[0]
             schedule.step()
             loss_sum += loss.item() * len(indices)
             right += (logits.argmax(dim=1) == labels).sum().item()
             seen += len(indices)
         if not loss_sum < float("inf"):
             raise DataError(
-                f"the loss must stay finite, got {loss_sum / seen} in epoch {number}: lower learning_rate"
+                f"loss must stay finite, got {loss_sum / seen} in epoch {number}: "
+                f"lower learning_rate ({config.learning_rate})"
             )
         after_epoch(
             Epoch(
                 epoch=number,
                 loss=loss_sum / seen,
                 accuracy=right / seen,
-                learning_rate=rate,
+                learning_rate=config.learning_rate * triangle(number * steps - 1, epochs * steps),
                 seconds=time.perf_counter() - started,
             )
         )
@@ -177,20 +188,23 @@ def augment(images: Tensor, indices: Tensor, generator: torch.Generator, *, mirr
 def describe_architecture(dataset: DataSet) -> Architecture:
     """Fit the network to the set: its classes, size, and the scale of its pixels."""
     _, channels, height, width = dataset.train.images.shape
-    spread, mean = torch.std_mean(dataset.train.images.float() / 255, dim=(0, 2, 3))
+    # Channel by channel, a copy of the images in floats would take four times their memory.
+    moments = [torch.std_mean(dataset.train.images[:, c] / 255) for c in range(channels)]
     return Architecture(
         classes=dataset.classes,
         channels=channels,
         height=height,
         width=width,
-        mean=tuple(mean.tolist()),
-        std=tuple(torch.where(spread > 0, spread, 1.0).tolist()),
+        mean=tuple(float(mean) for _, mean in moments),
+        std=tuple(float(std) or 1.0 for std, _ in moments),
     )
 
 
 def open_storage(job: Job) -> Storage:
     """Find where the run publishes."""
     if job.out is not None:
+        if (job.out / MANIFEST).exists():
+            raise StorageError(f"out must not hold a published run, got {job.out}: name another")
         return Folder(job.out)
     return S3Prefix(job.bucket or "", job.run_prefix or "")
 
@@ -205,13 +219,14 @@ def fetch(job: Job, folder: Path) -> Path:
     bucket.download(job.data_key or "", job.data_version, target)
     megabytes = target.stat().st_size / 1e6
     say(
-        f"downloaded {bucket}{job.data_key}: {megabytes:.1f} MB, {time.perf_counter() - started:.1f} s"
+        f"downloaded {bucket}{job.data_key}: {megabytes:.1f} MB, "
+        f"{time.perf_counter() - started:.1f} s"
     )
     return target
 
 
 @contextlib.contextmanager
-def timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+def timed(seconds: dict[str, float], phase: str) -> Generator[None]:
     """Note how long a phase took."""
     started = time.perf_counter()
     yield

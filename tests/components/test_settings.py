@@ -5,7 +5,7 @@ import math
 
 import pulumi
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from components.settings import Settings, SettingsError
@@ -60,6 +60,25 @@ def test_values_of_a_stack_win_over_defaults(load, context):
     assert settings.image_args == {"BASE": "python:3.13-slim"}
     assert settings.image_tag_prefixes == ("g-", "c-")
     assert settings.data_path == context / "train.py"
+
+
+def test_default_handed_over_under_its_path_counts_until_the_stack_sets_the_key(deploy):
+    path = {key: value for key, value in deploy.defaults.items() if "." not in key} | {
+        'pushtrain:["image.build"]': "false",
+        'pushtrain:["image.context"]': "trainer",
+        'pushtrain:["image.args"]': '["BASE=scratch"]',
+        'pushtrain:["image.tagPrefixes"]': "[]",
+        'pushtrain:["data.path"]': "",
+    }
+    deploy.configure()
+    pulumi.runtime.set_all_config(path)
+    default = Settings.load()
+    pulumi.runtime.set_all_config(path | {"pushtrain:image.args": '["BASE=python"]'})
+    changed = Settings.load()
+
+    assert not default.image_build
+    assert default.image_args == {"BASE": "scratch"}
+    assert changed.image_args == {"BASE": "python"}
 
 
 REFUSED = {
@@ -300,23 +319,32 @@ cpus = st.one_of(st.sampled_from(sorted(FARGATE_GIB)), st.integers(-1, 20000))
 memories = st.one_of(st.integers(0, 250).map(lambda half: half * 512), st.integers(-1, 130000))
 
 
+@pytest.fixture(scope="session")
+def accepts(load):
+    """Return a function that says whether settings are accepted."""
+
+    def read(settings):
+        try:
+            load(settings)
+        except SettingsError:
+            return False
+        return True
+
+    return read
+
+
 @given(cpu=cpus, memory=memories)
-def test_cpu_and_memory_are_accepted_just_where_fargate_has_the_pair(load, cpu, memory):
+def test_cpu_and_memory_are_accepted_just_where_fargate_has_the_pair(accepts, cpu, memory):
     known = any(math.isclose(memory, gib * 1024) for gib in FARGATE_GIB.get(cpu, []))
-    try:
-        load({"cpu": cpu, "memory": memory})
-    except SettingsError:
-        accepted = False
-    else:
-        accepted = True
 
-    assert accepted == known
+    assert accepts({"cpu": cpu, "memory": memory}) == known
 
 
-def test_every_pair_of_fargate_is_accepted(load):
-    for cpu, sizes in FARGATE_GIB.items():
-        for gib in sizes:
-            load({"cpu": cpu, "memory": int(gib * 1024)})
+@pytest.mark.parametrize(("cpu", "sizes"), FARGATE_GIB.items())
+def test_cpu_has_every_size_of_fargates_table_and_no_other(accepts, cpu, sizes):
+    halves = range(2 * 125)
+
+    assert [half / 2 for half in halves if accepts({"cpu": cpu, "memory": half * 512})] == sizes
 
 
 OWN_TAGS = [f"c-{digit * 16}" for digit in "0123456789abcdef"]
@@ -325,19 +353,16 @@ prefixes = st.lists(
 )
 
 
+@example(["c-", "x" * 128])
+@example(["c-", "x" * 129])
 @given(prefixes=prefixes)
-def test_tag_prefixes_are_accepted_just_where_tags_can_have_them_and_own_tags_do(load, prefixes):
+def test_tag_prefixes_are_accepted_just_where_tags_can_have_them_and_own_tags_do(accepts, prefixes):
     letters = set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_")
     possible = all(
         prefix and len(prefix) <= 128 and prefix[0] in letters and set(prefix) <= letters | {*".-"}
         for prefix in prefixes
     )
     own = not prefixes or all(tag.startswith(tuple(prefixes)) for tag in OWN_TAGS)
-    try:
-        load({"image.tagPrefixes": json.dumps(prefixes)})
-    except SettingsError:
-        accepted = False
-    else:
-        accepted = True
+    few = len(prefixes) <= 10
 
-    assert accepted == (len(prefixes) <= 10 and possible and own)
+    assert accepts({"image.tagPrefixes": json.dumps(prefixes)}) == (few and possible and own)

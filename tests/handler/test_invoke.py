@@ -416,6 +416,37 @@ def test_a_late_start_of_an_attempt_that_was_given_up_is_stopped(aws, event):
     assert aws.record(RUN)["attempts"][0]["task_arn"] is None
 
 
+def test_a_failure_that_another_delivery_had_no_part_in_is_no_error(aws, event):
+    aws.failures = ["Capacity is unavailable at this time"]
+    aws.remembers_failures = False
+
+    def overtake(operation, _params):
+        # Between the failure and its record, another delivery of the same request has more luck.
+        if operation == "RunTask":
+            aws.recover()
+            aws.push(event("push-oci"))
+
+    aws.after = overtake
+
+    assert aws.push(event("push-oci"))["state"] == "STARTED"
+    assert aws.running() == [aws.record(RUN)["attempts"][0]["task_arn"]]
+
+
+def test_later_attempts_keep_the_first_one_s_definition(aws, event):
+    """A second one is of a delivery that lost a race, and may go at any time."""
+    aws.failures = ["Capacity is unavailable at this time"]
+    with pytest.raises(TaskNotPlacedError):
+        aws.push(event("push-oci"))
+    (arn,) = aws.active()
+    newer = arn.removesuffix(":1") + ":2"
+    aws.definitions[newer] = aws.definitions[arn] | {"taskDefinitionArn": newer}
+
+    aws.push(event("push-oci"))
+
+    named = [attempt["request"]["taskDefinition"] for attempt in aws.record(RUN)["attempts"]]
+    assert named == [arn, arn]
+
+
 def test_the_handler_prints_one_line_of_json_and_returns_the_same(aws, event, monkeypatch, capsys):
     monkeypatch.setattr("handler.wiring.clients", lambda: aws.clients("invoke"))
 

@@ -77,11 +77,17 @@ def test_an_event_that_fails_is_retried_and_ends_in_the_on_failure_queue(
     url, _ = bench.queue("seen")
     lost, lost_arn = bench.queue("lost")
     bench.rule("push", PUSH, bench.function(files(), QUEUE=url))
-    bench.client("lambda").put_function_event_invoke_config(
-        FunctionName="f",
-        DestinationConfig={"OnFailure": {"Destination": lost_arn}},
-        **({} if retries is None else {"MaximumRetryAttempts": retries}),
-    )
+    lam = bench.client("lambda")
+    if retries is None:  # the default, and the older way to keep what failed
+        lam.update_function_configuration(
+            FunctionName="f", DeadLetterConfig={"TargetArn": lost_arn}
+        )
+    else:
+        lam.put_function_event_invoke_config(
+            FunctionName="f",
+            MaximumRetryAttempts=retries,
+            DestinationConfig={"OnFailure": {"Destination": lost_arn}},
+        )
     push("bad")
 
     failure, _ = bench.message(lost)

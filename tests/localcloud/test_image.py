@@ -193,6 +193,13 @@ def test_dockerignore_keeps_files_out(context):
     assert files(build(folder)) == {".dockerignore", "main.py", "tests/keep.py", "x/c.py"}
 
 
+def test_the_ignore_file_may_be_ignored_too(context):
+    folder = context("FROM a\nCOPY . /\n", ["main.py", ".hidden"])
+    (folder / ".dockerignore").write_text("**/.*\nDockerfile\n")
+
+    assert files(build(folder)) == {"main.py"}
+
+
 def test_a_dockerfile_s_own_ignore_file_comes_first(context, tmp_path):
     folder = context("FROM a\nCOPY . /\n")
     other = tmp_path / "other.Dockerfile"

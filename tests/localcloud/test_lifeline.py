@@ -10,7 +10,6 @@ import pytest
 
 from localcloud.lifeline import Lifeline
 
-MARKER = "PUSHTRAIN_TEST_MARKER"
 HOLDER = """
 import io, json, sys, time, zipfile
 from localcloud import Cloud, make_image
@@ -34,7 +33,6 @@ with Cloud() as cloud:
                       "train", "v1")
     cloud.client("ecs").register_task_definition(family="t", containerDefinitions=[{
         "name": "c", "image": "train:v1",
-        "environment": [{"name": "%(marker)s", "value": sys.argv[1]}],
         "logConfiguration": {"logDriver": "awslogs", "options": {"awslogs-group": "g"}}}])
     task = cloud.client("ecs").run_task(taskDefinition="t")["tasks"][0]["taskArn"]
     stream = task.rsplit("/", 1)[1]
@@ -43,8 +41,7 @@ with Cloud() as cloud:
         made.writestr("f.py", "import time\\ndef handler(event, context): time.sleep(event)")
     cloud.client("lambda").create_function(
         FunctionName="f", Runtime="python3.11", Handler="f.handler", Role="r", Timeout=600,
-        Code={"ZipFile": archive.getvalue()},
-        Environment={"Variables": {"%(marker)s": sys.argv[1]}})
+        Code={"ZipFile": archive.getvalue()})
     cloud.client("lambda").invoke(FunctionName="f", Payload="0")
     cloud.client("lambda").invoke(FunctionName="f", InvocationType="Event", Payload="600")
     while True:
@@ -57,20 +54,20 @@ with Cloud() as cloud:
         time.sleep(0.05)
     print("up", flush=True)
     time.sleep(600)
-""" % {"marker": MARKER}  # noqa: UP031 -- the script is full of braces
+"""
 
 
-def marked(value):
-    """Find the processes that have the marker in their environment."""
+def those_of(folder):
+    """Find the processes whose environment names the folder."""
     found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
             try:
-                environment = (folder / "environ").read_bytes()
+                environment = (process / "environ").read_bytes()
             except OSError:
                 continue
-            if f"{MARKER}={value}".encode() in environment.split(b"\0"):
-                found.append(int(folder.name))
+            if str(folder).encode() in environment:
+                found.append(int(process.name))
     return found
 
 
@@ -86,20 +83,23 @@ def until(ask, seconds=5):
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_nothing_outlives_the_process_that_holds_a_cloud(tmp_path, end):
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        [sys.executable, "-c", HOLDER],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path)},
     )
     with holder:
-        assert holder.stdout
-        assert holder.stdout.readline() == b"up\n"
-        # The task, its child, and the busy worker; an interrupted holder waits for none of them.
-        assert len(marked(tmp_path)) == 3
-        holder.send_signal(end)
-        holder.wait(10)
+        try:
+            assert holder.stdout
+            assert holder.stdout.readline() == b"up\n"
+            # Itself, the reaper, the task with its child, and the worker in the middle of a call.
+            assert len(those_of(tmp_path)) == 5
+            holder.send_signal(end)
+            holder.wait(10)
+        finally:
+            holder.kill()
 
-    until(lambda: not marked(tmp_path))
+    until(lambda: not those_of(tmp_path))
     until(lambda: not list(tmp_path.glob("pushtrain-cloud-*")))
 
 

@@ -1,10 +1,12 @@
 import io
+import json
 import tarfile
 
+import httpx
 import pytest
 
-from localcloud import RegistryError
-from localcloud.registry import parse_image, unpack
+from localcloud import Registry, RegistryError
+from localcloud.registry import content_digest, parse_image, unpack
 
 DIGEST = f"sha256:{64 * 'a'}"
 
@@ -147,3 +149,49 @@ def test_the_root_itself_may_be_a_member(tmp_path):
     unpack(layer(("./", tarfile.DIRTYPE, ""), ("./a", b"1")), tmp_path)
 
     assert tree(tmp_path) == {"a": "1"}
+
+
+@pytest.fixture
+def registry():
+    """Give a function that makes a registry of these answers by path."""
+    opened = []
+
+    def make(answers):
+        registry = Registry("127.0.0.1:1")
+        registry.close()
+        registry._http = httpx.Client(
+            base_url="http://127.0.0.1:1",
+            transport=httpx.MockTransport(
+                lambda request: httpx.Response(200, content=answers[request.url.path])
+            ),
+        )
+        opened.append(registry)
+        return registry
+
+    yield make
+    for registry in opened:
+        registry.close()
+
+
+def test_a_manifest_of_another_digest_is_refused(registry, tmp_path):
+    answers = {f"/v2/train/manifests/{DIGEST}": b"{}"}
+    with pytest.raises(RegistryError, match="manifest digest must be sha256:aaa"):
+        registry(answers).pull(f"train@{DIGEST}", tmp_path)
+
+
+@pytest.mark.parametrize("broken", ["config", "layer"])
+def test_a_blob_with_other_bytes_is_refused(registry, tmp_path, broken):
+    blobs = {"config": b"{}", "layer": layer(("a", b"1"))}
+    digests = {name: content_digest(data) for name, data in blobs.items()}
+    manifest = {
+        "config": {"digest": digests["config"]},
+        "layers": [{"digest": digests["layer"]}],
+    }
+    answers = {f"/v2/train/blobs/{digests[name]}": data for name, data in blobs.items()}
+    answers["/v2/train/manifests/v1"] = json.dumps(manifest).encode()
+    registry(answers).pull("train:v1", tmp_path)
+    answers[f"/v2/train/blobs/{digests[broken]}"] += b" "
+
+    assert tree(tmp_path) == {"a": "1"}
+    with pytest.raises(RegistryError, match="blob digest must be"):
+        registry(answers).pull("train:v1", tmp_path)

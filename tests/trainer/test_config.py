@@ -1,0 +1,109 @@
+"""Flags, environment and defaults of a run."""
+
+import pytest
+
+from trainer.config import TrainingConfig, check_job, parse_flags, read_config, read_job
+from trainer.errors import ConfigError
+
+
+def config(*argv, **environ):
+    return read_config(parse_flags(argv), environ)
+
+
+def test_flag_beats_environment_beats_default():
+    assert config().batch_size == TrainingConfig().batch_size
+    assert config(PUSHTRAIN_PARAM_BATCH_SIZE="64").batch_size == 64
+    assert config("--batch-size", "32", PUSHTRAIN_PARAM_BATCH_SIZE="64").batch_size == 32
+
+
+def test_every_kind_of_value_is_read():
+    read = config(
+        PUSHTRAIN_PARAM_EPOCHS="3",
+        PUSHTRAIN_PARAM_LEARNING_RATE="0.05",
+        PUSHTRAIN_PARAM_MIRROR="true",
+    )
+
+    assert (read.epochs, read.learning_rate, read.mirror) == (3, 0.05, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("EPOCHS", "0", "epochs must be at least 1, got 0"),
+        ("EPOCHS", "many", "epochs must be a whole number, got 'many'"),
+        ("EPOCHS", "", "epochs must be a whole number, got ''"),
+        ("BATCH_SIZE", "0", "batch_size must be at least 1, got 0"),
+        ("LEARNING_RATE", "0", "learning_rate must be above 0 and at most 10, got 0.0"),
+        ("LEARNING_RATE", "nan", "learning_rate must be above 0 and at most 10, got nan"),
+        ("LEARNING_RATE", "fast", "learning_rate must be a number, got 'fast'"),
+        ("WEIGHT_DECAY", "-1", "weight_decay must be at least 0 and below 1, got -1.0"),
+        ("LABEL_SMOOTHING", "1", "label_smoothing must be at least 0 and below 1, got 1.0"),
+        ("SEED", "-1", r"seed must be at least 0 and below 2\*\*63, got -1"),
+        ("MIRROR", "maybe", "mirror must be true or false, got 'maybe'"),
+        ("EPOCS", "3", "parameter must be one of epochs, .*, got epocs"),
+    ],
+)
+def test_bad_parameter_is_refused(name, value, message):
+    with pytest.raises(ConfigError, match=f"^{message}$"):
+        config(**{f"PUSHTRAIN_PARAM_{name}": value})
+
+
+def test_faults_are_told_together():
+    with pytest.raises(ConfigError, match="epochs must .*; batch_size must "):
+        TrainingConfig(epochs=0, batch_size=0)
+
+
+def test_unknown_flag_is_refused():
+    with pytest.raises(ConfigError, match="unrecognized arguments: --epocs"):
+        parse_flags(["--epocs", "3"])
+
+
+@pytest.mark.parametrize(
+    ("images", "epochs"),
+    [(50_000, 8), (1437, 30), (24, 150), (256 * 18, 9)],
+)
+def test_small_set_gets_the_steps_it_needs(images, epochs):
+    assert TrainingConfig().resolve(images).epochs == epochs
+
+
+def test_asked_epochs_are_kept_whatever_the_size():
+    assert TrainingConfig(epochs=2).resolve(24).epochs == 2
+
+
+def test_batch_is_no_larger_than_the_set():
+    assert TrainingConfig().resolve(24).batch_size == 24
+
+
+def test_job_is_read_from_the_environment():
+    job = read_job(
+        parse_flags([]),
+        {
+            "PUSHTRAIN_RUN": "0123456789ab",
+            "PUSHTRAIN_ATTEMPT": "2",
+            "PUSHTRAIN_IMAGE_DIGEST": "sha256:ff",
+            "PUSHTRAIN_IMAGE_TAG": "c-1",
+            "PUSHTRAIN_BUCKET": "bucket",
+            "PUSHTRAIN_RUN_PREFIX": "runs/0123456789ab/",
+            "PUSHTRAIN_DATA_KEY": "data/dataset",
+            "PUSHTRAIN_DATA_VERSION": "v1",
+        },
+    )
+
+    check_job(job)
+    assert str(job) == "run 0123456789ab attempt 2: image sha256:ff, tag c-1"
+    assert (job.bucket, job.run_prefix) == ("bucket", "runs/0123456789ab/")
+    assert (job.data_key, job.data_version) == ("data/dataset", "v1")
+
+
+@pytest.mark.parametrize(
+    ("argv", "missing"), [([], "data"), (["--data", "x"], "out"), (["--out", "x"], "data")]
+)
+def test_job_without_data_or_place_is_refused(argv, missing):
+    with pytest.raises(ConfigError, match=f"^{missing} must be given: "):
+        check_job(read_job(parse_flags(argv), {}))
+
+
+@pytest.mark.parametrize("attempt", ["0", "first", "-1"])
+def test_bad_attempt_is_refused(attempt):
+    with pytest.raises(ConfigError, match="PUSHTRAIN_ATTEMPT must be a whole number from 1"):
+        read_job(parse_flags([]), {"PUSHTRAIN_ATTEMPT": attempt})

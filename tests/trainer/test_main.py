@@ -1,0 +1,125 @@
+"""The process as the container starts it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trainer.__main__ import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def environment(**changes):
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PUSHTRAIN_")}
+    return {**plain, "PYTHONPATH": str(ROOT), **changes}
+
+
+def python(*argv, cwd, **changes):
+    return subprocess.run(
+        [sys.executable, *argv],
+        cwd=cwd,
+        env=environment(**changes),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@pytest.fixture
+def quiet_environment(monkeypatch):
+    for name in [name for name in os.environ if name.startswith("PUSHTRAIN_")]:
+        monkeypatch.delenv(name)
+
+
+def test_first_line_comes_before_anything_slow_is_imported(tmp_path):
+    for name in ("torch", "numpy", "boto3", "PIL"):
+        (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')\n")
+    # The folder a module is run from comes first on its path.
+    done = python(
+        "-m",
+        "trainer",
+        "--data",
+        "x",
+        "--out",
+        "y",
+        cwd=tmp_path,
+        PUSHTRAIN_RUN="0123456789ab",
+        PUSHTRAIN_IMAGE_DIGEST="sha256:ff",
+        PUSHTRAIN_IMAGE_TAG="c-1",
+    )
+
+    assert done.stdout == "run 0123456789ab attempt 1: image sha256:ff, tag c-1\n"
+    assert "was imported" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "line"),
+    [
+        (["--epochs", "0"], 2, "error: epochs must be at least 1, got 0\n"),
+        (["--nonsense"], 2, "error: unrecognized arguments: --nonsense\n"),
+        ([], 1, "error: cannot read nothing.zip: No such file or directory\n"),
+    ],
+)
+@pytest.mark.usefixtures("quiet_environment")
+def test_what_the_user_can_fix_is_one_line(capsys, tmp_path, monkeypatch, argv, code, line):
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["--data", "nothing.zip", "--out", "out", *argv]) == code
+    assert capsys.readouterr().err == line
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("quiet_environment")
+def test_unknown_parameter_is_refused(capsys, monkeypatch):
+    monkeypatch.setenv("PUSHTRAIN_PARAM_EPOCS", "3")
+
+    assert main(["--data", "x", "--out", "y"]) == 2
+    assert capsys.readouterr().err.startswith("error: parameter must be one of epochs, ")
+
+
+@pytest.mark.usefixtures("quiet_environment")
+def test_good_run_exits_0(capsys, colour_zip, tmp_path):
+    out = tmp_path / "out"
+
+    assert main(["--data", str(colour_zip), "--out", str(out), "--epochs", "1"]) == 0
+    assert (out / "manifest.json").exists()
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("quiet_environment")
+def test_second_run_into_a_published_folder_is_refused(capsys, colour_zip, tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+
+    assert main(["--data", str(colour_zip), "--out", str(tmp_path)]) == 1
+    assert "must not hold a published run" in capsys.readouterr().err
+
+
+def test_sigterm_ends_it_with_143_and_no_manifest(colour_zip, tmp_path):
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "trainer",
+            "--data",
+            colour_zip,
+            "--out",
+            tmp_path / "out",
+            "--epochs",
+            "1000000",
+        ],
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        next(line for line in process.stdout if line.startswith("epoch 1/"))
+        process.send_signal(signal.SIGTERM)
+
+        assert process.wait(timeout=60) == 143
+    assert not (tmp_path / "out/manifest.json").exists()

@@ -1,0 +1,84 @@
+"""Using what a run published."""
+
+import json
+
+import boto3
+import pytest
+from safetensors.torch import save
+
+from trainer.config import TrainingConfig
+from trainer.predict import main
+from trainer.train import run
+
+
+@pytest.fixture
+def published(make_job, colour_zip, tmp_path, capsys):
+    """The folder of a run that knows red from blue."""
+    run(make_job(data_path=colour_zip), TrainingConfig(epochs=15))
+    capsys.readouterr()
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def pictures(tmp_path, make_png):
+    paths = [tmp_path / "r.png", tmp_path / "b.png"]
+    paths[0].write_bytes(make_png(210, 10, 10, size=(20, 20), noise=5000))
+    paths[1].write_bytes(make_png(10, 10, 210, noise=5001))
+    return [str(path) for path in paths]
+
+
+def test_images_are_classified_whatever_their_size(published, pictures, capsys):
+    assert main([*pictures, "--model", str(published)]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [
+        line.removeprefix(f"{p}: ").split()[0] for line, p in zip(lines, pictures, strict=True)
+    ] == [
+        "red",
+        "blue",
+    ]
+
+
+def test_json_ranks_the_classes(published, pictures, capsys):
+    assert (
+        main([*pictures, "--model", str(published / "model.safetensors"), "--json", "--top", "2"])
+        == 0
+    )
+
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [[c["class"] for c in a["classes"]] for a in answers] == [
+        ["red", "blue"],
+        ["blue", "red"],
+    ]
+    assert sum(c["probability"] for c in answers[0]["classes"]) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("where", ["runs/r", "runs/r/", "runs/r/model.safetensors"])
+def test_model_is_read_from_s3(published, pictures, capsys, fake_s3, monkeypatch, where):
+    monkeypatch.setattr(boto3, "client", lambda _: fake_s3)
+    fake_s3.objects["bucket", "runs/r/model.safetensors"] = (
+        published / "model.safetensors"
+    ).read_bytes()
+
+    assert main([pictures[0], "--model", f"s3://bucket/{where}"]) == 0
+    assert "r.png: red" in capsys.readouterr().out
+
+
+def test_what_cannot_be_used_is_one_line(published, pictures, tmp_path, capsys):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("no picture")
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(save({}))
+    for argv, message in (
+        ([str(notes), "--model", str(published)], "notes.txt must be an image"),
+        (["gone.png", "--model", str(published)], "cannot read gone.png: No such file"),
+        ([*pictures, "--model", str(tmp_path / "gone")], "cannot read "),
+        ([*pictures, "--model", str(notes)], "must be a model that the trainer published"),
+        ([*pictures, "--model", str(other)], "must be a model that the trainer published"),
+    ):
+        assert main(argv) == 1
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.startswith("error: ")
+        assert message in said.err
+        assert said.err.count("\n") == 1
