@@ -94,11 +94,7 @@ def _judge(run: Run, stop: StoppedTask, clients: Clients) -> Verdict:
         try:
             published = publication.verify()
             # Files of a trainer that was stopped half-way are no publication.
-            if (
-                published is None
-                and stop.stop_code in _BY_ITSELF
-                and publication.adopt(stop.attempt)
-            ):
+            if published is None and by_itself and publication.adopt(stop.attempt):
                 published = publication.verify()
             if published is not None:
                 return Verdict(

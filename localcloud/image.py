@@ -94,7 +94,7 @@ def _included(context: Path, dockerfile: Path) -> list[str]:
     lines = ignore.read_text().splitlines() if ignore.exists() else []
     patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
     matcher = PatternMatcher(patterns)
-    matcher.patterns.pop()  # the last sends .dockerignore to an engine even if ignored; COPY does not
+    matcher.patterns.pop()  # the last sends an ignored .dockerignore to an engine; COPY does not
     return sorted(matcher.walk(str(context)))
 
 
