@@ -284,8 +284,8 @@ class _Loop:
         image, label = found
         command = [sys.executable, "-m", "trainer.predict", str(image), "--json"]
         command += ["--model", str(result.model.parent)]
-        answer = self.cloud.run(command, cwd=ROOT)
-        return {"image": image.name, "label": label, "answer": json.loads(answer)}
+        answer = json.loads(self.cloud.run(command, cwd=ROOT))
+        return {"image": image.name, "label": label, **answer["classes"][0]}
 
     def _record(self, run: str) -> dict[str, Any] | None:
         s3 = self.cloud.client("s3")
@@ -323,8 +323,10 @@ class _Loop:
         if prediction is None:
             print("prediction: the data set holds no image files to try one of")
         else:
-            answer = prediction["answer"]
-            print(f"prediction: {prediction['image']} is {answer} (labelled {prediction['label']})")
+            print(
+                f"prediction: {prediction['image']} is {prediction['class']}, "
+                f"{prediction['probability']:.1%} sure (labelled {prediction['label']})"
+            )
 
 
 def _task_arn(record: Mapping[str, Any] | None) -> str | None:

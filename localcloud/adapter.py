@@ -7,12 +7,14 @@ import importlib
 import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from xml.sax.saxutils import escape
 
 from localcloud.lifeline import Lifeline
 
@@ -32,7 +34,7 @@ _NEEDED = {
         "request_scope",
     ),
     "ministack.core.lambda_runtime": ("subprocess", "tempfile", "reset"),
-    "ministack.services.ec2": ("_subnets",),
+    "ministack.services.ec2": ("_ACTION_MAP", "_subnets", "_vpc_endpoints", "_vpce_fields_xml"),
     "ministack.services.ecr": (
         "_content_digest",
         "_layer_blobs",
@@ -102,6 +104,7 @@ class MiniStack:
         # AWS's task ids are 32 hex digits.
         new_id: Callable[[], str] = self._ecs.new_uuid
         self._replace(self._ecs, "new_uuid", lambda: new_id().replace("-", ""))
+        self._keep_endpoint_policies()
 
     def close(self) -> None:
         """Leave MiniStack and the environment as they were."""
@@ -111,6 +114,11 @@ class MiniStack:
         self._undo.callback(setattr, module, name, getattr(module, name))
         setattr(module, name, value)
 
+    def _replace_action(self, service: Any, action: str, hook: Callable[..., Answer]) -> None:
+        actions = service._ACTION_MAP
+        self._undo.callback(actions.__setitem__, action, actions[action])
+        actions[action] = hook
+
     def _set_environment(self, values: dict[str, str]) -> None:
         for name, value in values.items():
             if name in os.environ:
@@ -118,6 +126,27 @@ class MiniStack:
             else:
                 self._undo.callback(os.environ.pop, name, None)
             os.environ[name] = value
+
+    def _keep_endpoint_policies(self) -> None:
+        """Let EC2 give back an endpoint's policy, which MiniStack forgets."""
+        create, describe = self._ec2._ACTION_MAP["CreateVpcEndpoint"], self._ec2._vpce_fields_xml
+
+        def created(request: dict[str, list[str]]) -> Answer:
+            answer: Answer = create(request)
+            found = re.search(rb"<vpcEndpointId>([^<]+)<", answer[2])
+            if found and "PolicyDocument" in request:
+                endpoint = self._ec2._vpc_endpoints[found[1].decode()]
+                endpoint["PolicyDocument"] = request["PolicyDocument"][0]
+            return answer
+
+        def described(endpoint: Record, tag: str = "item") -> str:
+            policy = escape(endpoint.get("PolicyDocument", ""))
+            end = f"</{tag}>"
+            fields: str = describe(endpoint, tag)
+            return fields.replace(end, f"<policyDocument>{policy}</policyDocument>{end}")
+
+        self._replace_action(self._ec2, "CreateVpcEndpoint", created)
+        self._replace(self._ec2, "_vpce_fields_xml", described)
 
     # Answers and scope
 
@@ -249,9 +278,7 @@ class MiniStack:
 
     def on_ecs(self, action: str, hook: Callable[[Record], Answer]) -> None:
         """Hand an ECS action's requests to the hook."""
-        actions = self._ecs._ACTION_MAP
-        self._undo.callback(actions.__setitem__, action, actions[action])
-        actions[action] = hook
+        self._replace_action(self._ecs, action, hook)
 
     def run_task(self, request: Record) -> Answer:
         """Let MiniStack register tasks; without Docker it starts nothing."""

@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import socket
+import subprocess
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -105,6 +107,17 @@ class Cloud:
     def watch(self, watcher: Watcher) -> None:
         """Call `watcher(time, source, detail_type, detail)` for each ECR and ECS event."""
         self._bus.watch(watcher)
+
+    def run(self, command: Sequence[str], cwd: Path) -> str:
+        """Run a command that ends with the cloud, whatever happens; give its stdout.
+
+        Raises CalledProcessError where it fails; its stderr goes to ours.
+        """
+        child = self._lifeline.popen(command, cwd=cwd, stdout=subprocess.PIPE, text=True)
+        output, _ = child.communicate()
+        if code := self._lifeline.wait(child):
+            raise subprocess.CalledProcessError(code, list(command), output)
+        return output
 
     def start(self) -> Self:
         """Serve; done when it answers."""

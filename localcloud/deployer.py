@@ -79,7 +79,8 @@ def deploy(
         pulumi.runtime.set_mocks(resources, project=project["name"], stack=stack, monitor=monitor)
         pulumi.runtime.set_all_config(config)
 
-        @pulumi.runtime.test  # waits for everything that the program began  # pyright: ignore[reportUnknownMemberType] - untyped in the SDK
+        # Waits for everything that the program began.
+        @pulumi.runtime.test  # pyright: ignore[reportUnknownMemberType] - untyped in the SDK
         def program() -> pulumi.Output[None]:
             runpy.run_path(str(root / "__main__.py"), run_name="__main__")
             root_resource = cast("Stack", pulumi.runtime.get_root_resource())
@@ -148,7 +149,7 @@ class Resources(pulumi.runtime.Mocks):
 
     def new_resource(self, args: MockResourceArgs) -> tuple[str | None, dict[str, Any]]:
         """Create a resource; a component is no more than its children."""
-        inputs: Inputs = _plain(cast("Inputs", args.inputs))
+        inputs: Inputs = _plain(args.inputs)  # pyright: ignore[reportUnknownMemberType] - the SDK's
         if not args.custom:
             return "", {}
         if args.typ not in CREATORS:

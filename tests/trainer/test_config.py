@@ -49,7 +49,7 @@ def test_bad_parameter_is_refused(name, value, message):
 
 
 def test_faults_are_told_together():
-    with pytest.raises(ConfigError, match="epochs must .*; batch_size must "):
+    with pytest.raises(ConfigError, match=r"epochs must .*; batch_size must "):
         TrainingConfig(epochs=0, batch_size=0)
 
 

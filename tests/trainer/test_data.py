@@ -151,7 +151,7 @@ def test_unknown_format_is_refused(tmp_path, content):
 
 
 def test_missing_file_is_refused(tmp_path):
-    with pytest.raises(DataError, match="cannot read .*nothing: No such file"):
+    with pytest.raises(DataError, match=r"cannot read .*nothing: No such file"):
         load(tmp_path / "nothing")
 
 

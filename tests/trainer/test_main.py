@@ -36,6 +36,11 @@ def quiet_environment(monkeypatch):
         monkeypatch.delenv(name)
 
 
+@pytest.fixture
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
 def test_first_line_comes_before_anything_slow_is_imported(tmp_path):
     for name in ("torch", "numpy", "boto3", "PIL"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')\n")
@@ -65,13 +70,11 @@ def test_first_line_comes_before_anything_slow_is_imported(tmp_path):
         ([], 1, "error: cannot read nothing.zip: No such file or directory\n"),
     ],
 )
-@pytest.mark.usefixtures("quiet_environment")
-def test_what_the_user_can_fix_is_one_line(capsys, tmp_path, monkeypatch, argv, code, line):
-    monkeypatch.chdir(tmp_path)
-
+@pytest.mark.usefixtures("quiet_environment", "in_empty_folder")
+def test_what_the_user_can_fix_is_one_line(capsys, argv, code, line):
     assert main(["--data", "nothing.zip", "--out", "out", *argv]) == code
     assert capsys.readouterr().err == line
-    assert not (tmp_path / "out").exists()
+    assert not Path("out").exists()
 
 
 @pytest.mark.usefixtures("quiet_environment")

@@ -20,6 +20,15 @@ def published(make_job, colour_zip, tmp_path, capsys):
 
 
 @pytest.fixture
+def in_s3(published, fake_s3, monkeypatch):
+    """The bucket that holds the same as runs/r/."""
+    body = (published / "model.safetensors").read_bytes()
+    fake_s3.objects["bucket", "runs/r/model.safetensors"] = body
+    monkeypatch.setattr(boto3, "client", lambda _: fake_s3)
+    return "bucket"
+
+
+@pytest.fixture
 def pictures(tmp_path, make_png):
     paths = [tmp_path / "r.png", tmp_path / "b.png"]
     paths[0].write_bytes(make_png(210, 10, 10, size=(20, 20), noise=5000))
@@ -54,13 +63,8 @@ def test_json_ranks_the_classes(published, pictures, capsys):
 
 
 @pytest.mark.parametrize("where", ["runs/r", "runs/r/", "runs/r/model.safetensors"])
-def test_model_is_read_from_s3(published, pictures, capsys, fake_s3, monkeypatch, where):
-    monkeypatch.setattr(boto3, "client", lambda _: fake_s3)
-    fake_s3.objects["bucket", "runs/r/model.safetensors"] = (
-        published / "model.safetensors"
-    ).read_bytes()
-
-    assert main([pictures[0], "--model", f"s3://bucket/{where}"]) == 0
+def test_model_is_read_from_s3(in_s3, pictures, capsys, where):
+    assert main([pictures[0], "--model", f"s3://{in_s3}/{where}"]) == 0
     assert "r.png: red" in capsys.readouterr().out
 
 

@@ -147,7 +147,7 @@ def test_folder_write_replaces_in_one_step(tmp_path):
 def test_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_bytes(b"")
 
-    with pytest.raises(StorageError, match="cannot write .*file/x: "):
+    with pytest.raises(StorageError, match=r"cannot write .*file/x: "):
         Folder(tmp_path / "file").put("x", b"")
 
 
