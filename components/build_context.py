@@ -16,7 +16,9 @@ TAG_DIGITS: Final = 16
 
 def context_files(context: Path) -> Iterator[tuple[str, Path]]:
     """Yield (name in the context, path) of each file that .dockerignore lets through, by name."""
-    for name in sorted(exclude_paths(str(context), _ignore_patterns(context))):
+    for name in sorted(
+        exclude_paths(str(context), ignore_patterns(context, context / "Dockerfile"))
+    ):
         path = context / name
         if path.is_symlink() or path.is_file():
             yield Path(name).as_posix(), path
@@ -41,10 +43,9 @@ def content_tag(context: Path, args: Mapping[str, str], platform: str) -> str:
     return BUILD_TAG_PREFIX + digest.hexdigest()[:TAG_DIGITS]
 
 
-def _ignore_patterns(context: Path) -> list[str]:
-    for name in ("Dockerfile.dockerignore", ".dockerignore"):  # in Docker's order of preference
-        file = context / name
-        if file.is_file():
-            lines = (line.strip() for line in file.read_text().splitlines())
-            return [line for line in lines if line and not line.startswith("#")]
-    return []
+def ignore_patterns(context: Path, dockerfile: Path) -> list[str]:
+    """Return what keeps files out of a build: the Dockerfile's own patterns, or the context's."""
+    own = dockerfile.with_name(f"{dockerfile.name}.dockerignore")
+    file = own if own.is_file() else context / ".dockerignore"
+    lines = file.read_text().splitlines() if file.is_file() else []
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]

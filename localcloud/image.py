@@ -20,7 +20,9 @@ from docker.utils.build import PatternMatcher
 from dockerfile_parse import DockerfileParser
 from dockerfile_parse.util import WordSplitter, get_key_val_dictionary
 
-_PLATFORMS = ("linux/amd64", "linux/arm64")
+from components.build_context import ignore_patterns
+from components.settings import ARCHITECTURES
+
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # every base image's
 _ARCHIVE = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 _NEED_AN_ENGINE = ("RUN", "EXPOSE", "VOLUME", "STOPSIGNAL", "HEALTHCHECK", "SHELL", "MAINTAINER")
@@ -89,11 +91,7 @@ def _last_stage(instructions: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _included(context: Path, dockerfile: Path) -> list[str]:
     """List what .dockerignore leaves of the context, sorted."""
-    own = dockerfile.with_name(f"{dockerfile.name}.dockerignore")
-    ignore = own if own.exists() else context / ".dockerignore"
-    lines = ignore.read_text().splitlines() if ignore.exists() else []
-    patterns = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    matcher = PatternMatcher(patterns)
+    matcher = PatternMatcher(ignore_patterns(context, dockerfile))
     matcher.patterns.pop()  # the last sends an ignored .dockerignore to an engine; COPY does not
     return sorted(matcher.walk(str(context)))
 
@@ -137,8 +135,10 @@ class _Layer:
         return info
 
     def image(self, settings: dict[str, Any], platform: str, notes: tuple[str, ...]) -> Image:
-        if platform not in _PLATFORMS:
-            raise ImageError(f"platform must be one of {', '.join(_PLATFORMS)}, got {platform}")
+        if platform not in ARCHITECTURES.values():
+            raise ImageError(
+                f"platform must be one of {', '.join(ARCHITECTURES.values())}, got {platform}"
+            )
         out = io.BytesIO()
         with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
             for _, (info, data) in sorted(self.entries.items()):

@@ -19,6 +19,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
+from components.settings import ARCHITECTURES
 from localcloud.adapter import Answer, MiniStack, Record, entries, section
 from localcloud.events import EventBus
 from localcloud.lifeline import Lifeline, kill_group
@@ -27,7 +28,6 @@ from localcloud.registry import Pulled, Registry, RegistryError
 PUMP_SECONDS = 0.1
 _LONGEST_LINE = 262_118  # CloudWatch Logs' 256 KiB less the 26 bytes that it counts for an event
 _BATCH = 1000
-_ARCHITECTURES = {"X86_64": "linux/amd64", "ARM64": "linux/arm64"}
 
 
 class _StartError(RuntimeError):
@@ -254,7 +254,7 @@ class Tasks:
 
     def _pull(self, life: _Life) -> Pulled:
         runtime = section(life.definition, "runtimePlatform")
-        platform = _ARCHITECTURES[runtime.get("cpuArchitecture") or "X86_64"]
+        platform = ARCHITECTURES[(runtime.get("cpuArchitecture") or "X86_64").lower()]
         try:
             return self.registry.pull(life.container["image"], life.root / "image", platform)
         except RegistryError as error:

@@ -171,7 +171,7 @@ def make_npz(tmp_path):
     def make(**changes):
         # The name is no hint: the bytes decide.
         with (tmp_path / "dataset").open("wb") as file:
-            np.savez(file, **arrays(**changes))
+            np.savez(file, allow_pickle=True, **arrays(**changes))
         return tmp_path / "dataset"
 
     return make

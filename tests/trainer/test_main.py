@@ -121,7 +121,8 @@ def test_sigterm_ends_it_with_143_and_no_manifest(colour_zip, tmp_path):
         text=True,
     )
     with process:
-        next(line for line in process.stdout if line.startswith("epoch 1/"))
+        while not process.stdout.readline().startswith("epoch 1/"):
+            assert process.poll() is None
         process.send_signal(signal.SIGTERM)
 
         assert process.wait(timeout=60) == 143
