@@ -5,6 +5,7 @@ import json
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 from docker.utils.build import exclude_paths
@@ -12,6 +13,10 @@ from docker.utils.build import exclude_paths
 BUILD_TAG_PREFIX: Final = "c-"
 """Begins each tag that this program pushes, a hash of the content; CI's `g-` is a git commit."""
 TAG_DIGITS: Final = 16
+ARCHITECTURES: Final[Mapping[str, str]] = MappingProxyType(
+    {"x86_64": "linux/amd64", "arm64": "linux/arm64"}
+)
+"""The image platform of each processor architecture."""
 
 
 def context_files(context: Path) -> Iterator[tuple[str, Path]]:

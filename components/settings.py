@@ -11,7 +11,7 @@ from typing import Final, Self, TypeAlias, TypeVar, cast
 
 import pulumi
 
-from components.build_context import BUILD_TAG_PREFIX
+from components.build_context import ARCHITECTURES, BUILD_TAG_PREFIX
 
 NAMESPACE: Final = "pushtrain"
 
@@ -36,11 +36,6 @@ LOG_RETENTION_DAYS: Final = (
     *(1096, 1827, 2192, 2557, 2922, 3288, 3653),
 )
 """What CloudWatch's PutRetentionPolicy takes. The provider would read 0 as for ever."""
-
-ARCHITECTURES: Final[Mapping[str, str]] = MappingProxyType(
-    {"x86_64": "linux/amd64", "arm64": "linux/arm64"}
-)
-"""The image platform of each processor architecture."""
 
 TAG_PREFIX = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 """How an image tag may begin: https://docs.docker.com/reference/cli/docker/image/tag/."""

@@ -20,8 +20,7 @@ from docker.utils.build import PatternMatcher
 from dockerfile_parse import DockerfileParser
 from dockerfile_parse.util import WordSplitter, get_key_val_dictionary
 
-from components.build_context import ignore_patterns
-from components.settings import ARCHITECTURES
+from components.build_context import ARCHITECTURES, ignore_patterns
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"  # every base image's
 _ARCHIVE = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")

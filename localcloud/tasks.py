@@ -19,7 +19,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from components.settings import ARCHITECTURES
+from components.build_context import ARCHITECTURES
 from localcloud.adapter import Answer, MiniStack, Record, entries, section
 from localcloud.events import EventBus
 from localcloud.lifeline import Lifeline, kill_group

@@ -121,6 +121,7 @@ def test_sigterm_ends_it_with_143_and_no_manifest(colour_zip, tmp_path):
         text=True,
     )
     with process:
+        assert process.stdout
         while not process.stdout.readline().startswith("epoch 1/"):
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
