@@ -141,9 +141,9 @@ class MiniStack:
 
         def described(endpoint: Record, tag: str = "item") -> str:
             policy = escape(endpoint.get("PolicyDocument", ""))
-            end = f"</{tag}>"
             fields: str = describe(endpoint, tag)
-            return fields.replace(end, f"<policyDocument>{policy}</policyDocument>{end}")
+            opened, end, _ = fields.rpartition(f"</{tag}>")
+            return f"{opened}<policyDocument>{policy}</policyDocument>{end}"
 
         self._replace_action(self._ec2, "CreateVpcEndpoint", created)
         self._replace(self._ec2, "_vpce_fields_xml", described)

@@ -4,6 +4,7 @@ The program runs under the SDK's mock monitor; for each resource that it registe
 the boto3 calls that the AWS provider would make. It creates only: this cloud is thrown away whole.
 """
 
+import asyncio
 import contextlib
 import contextvars
 import json
@@ -12,7 +13,8 @@ import secrets
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -89,7 +91,7 @@ def deploy(
         program()
 
     # The program finds its files from its own folder, as under the CLI.
-    with contextlib.chdir(root):
+    with contextlib.chdir(root), _event_loops():
         contextvars.Context().run(run)
     return Deployment(
         outputs=outputs,
@@ -98,6 +100,31 @@ def deploy(
         notes=tuple(resources.notes),
         seconds=time.monotonic() - started,
     )
+
+
+@contextlib.contextmanager
+def _event_loops() -> Generator[None]:
+    """Give the SDK event loops, in this thread and its workers, and close them: it does not."""
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    def enter() -> None:
+        loops.append(asyncio.new_event_loop())
+        asyncio.set_event_loop(loops[-1])
+
+    enter()
+    loop = loops[0]
+    loop.set_default_executor(ThreadPoolExecutor(initializer=enter))
+    try:
+        yield
+    finally:
+        # After an error, what depends on the resource that failed would wait for ever.
+        for task in asyncio.all_tasks(loop):
+            task.cancel()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.run_until_complete(loop.shutdown_default_executor())
+        for each in loops:
+            each.close()
+        asyncio.set_event_loop(None)
 
 
 def stack_config(root: Path, stack: str, settings: Mapping[str, object]) -> dict[str, str]:

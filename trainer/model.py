@@ -32,7 +32,7 @@ class Architecture:
     """Of the training images for each channel, on a scale of 0 to 1."""
     std: tuple[float, ...]
     """As `mean`; a channel that never changes counts as 1."""
-    widths: tuple[int, ...] = (24, 48, 96)
+    widths: tuple[int, ...] = (32, 64, 96)
     """Filters of each block."""
 
 

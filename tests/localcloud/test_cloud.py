@@ -163,3 +163,29 @@ def test_everything_named_as_needed_is_there_and_used():
 
 def test_the_cloud_answers_at_its_url(bench):
     assert httpx.get(f"{bench.cloud.url}/_ministack/health", trust_env=False).status_code == 200
+
+
+def test_an_endpoint_keeps_its_policy(bench):
+    ec2 = bench.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
+    policy = '{"Statement": [{"Effect": "Allow", "Resource": "a<&b"}]}'
+    ec2.create_vpc_endpoint(
+        VpcId=vpc,
+        ServiceName="com.amazonaws.us-east-1.s3",
+        RouteTableIds=[table],
+        PolicyDocument=policy,
+    )
+    (endpoint,) = ec2.describe_vpc_endpoints()["VpcEndpoints"]
+
+    assert endpoint["PolicyDocument"] == policy
+    assert endpoint["RouteTableIds"] == [table]
+
+
+def test_a_command_of_the_cloud_gives_its_output(bench, tmp_path):
+    assert bench.cloud.run([sys.executable, "-c", "print(6 * 7)"], tmp_path) == "42\n"
+
+
+def test_a_command_of_the_cloud_that_fails_is_an_error(bench, tmp_path):
+    with pytest.raises(subprocess.CalledProcessError):
+        bench.cloud.run([sys.executable, "-c", "raise SystemExit(3)"], tmp_path)
