@@ -67,6 +67,7 @@ _NEEDED = {
         "_route_async_failure",
         "invoke_async_with_retry",
     ),
+    "ministack.services.s3": ("_get_object", "_parse_range"),
 }
 
 
@@ -96,6 +97,7 @@ class MiniStack:
         self._ec2: Any = modules["ministack.services.ec2"]
         self._ecr: Any = modules["ministack.services.ecr"]
         self._ecs: Any = modules["ministack.services.ecs"]
+        self._s3: Any = modules["ministack.services.s3"]
         self._events: Any = modules["ministack.services.eventbridge"]
         self._lambda: Any = modules["ministack.services.lambda_svc"]
         # Tasks are processes here, and a Docker engine of this machine is none of our business.
@@ -105,6 +107,7 @@ class MiniStack:
         new_id: Callable[[], str] = self._ecs.new_uuid
         self._replace(self._ecs, "new_uuid", lambda: new_id().replace("-", ""))
         self._keep_endpoint_policies()
+        self._read_ranges_of_versions()
 
     def close(self) -> None:
         """Leave MiniStack and the environment as they were."""
@@ -147,6 +150,24 @@ class MiniStack:
 
         self._replace_action(self._ec2, "CreateVpcEndpoint", created)
         self._replace(self._ec2, "_vpce_fields_xml", described)
+
+    def _read_ranges_of_versions(self) -> None:
+        """Let S3 read a part of an old version: MiniStack gives all of it, and downloads break."""
+        get_object = self._s3._get_object
+
+        def part(bucket: str, key: str, headers: dict[str, str], query: Any = None) -> Answer:
+            status, given, body = get_object(bucket, key, headers, query)
+            wanted = headers.get("range", "")
+            if status != 200 or not wanted or not self._s3._parse_range(wanted, len(body)):
+                return status, given, body
+            start, end = self._s3._parse_range(wanted, len(body))
+            # The checksum is of the whole, and would not fit the part.
+            kept = {name: text for name, text in given.items() if "checksum" not in name.lower()}
+            kept["Content-Length"] = str(end + 1 - start)
+            kept["Content-Range"] = f"bytes {start}-{end}/{len(body)}"
+            return 206, kept, body[start : end + 1]
+
+        self._replace(self._s3, "_get_object", part)
 
     # Answers and scope
 

@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-compile=("${UV:-uv}" pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-header
+compile=("${UV:-uv}" pip compile --universal --python-version 3.11 --generate-hashes --no-header
     --no-annotate --no-emit-index-url --quiet)
 # PyTorch and what it brings along on Linux only: requirements/torch.txt says why.
 apart=()
@@ -12,5 +12,6 @@ for package in torch triton cuda-{bindings,pathfinder,toolkit} nvidia-{cublas,cu
     apart+=(--no-emit-package "$package")
 done
 
-"${compile[@]}" --group dev "${apart[@]}" -o requirements/dev.txt
-"${compile[@]}" -c requirements/dev.txt -o requirements.txt
+"${compile[@]}" pyproject.toml --group dev "${apart[@]}" -o requirements/dev.txt
+"${compile[@]}" pyproject.toml -c requirements/dev.txt -o requirements.txt
+"${compile[@]}" --group pyproject.toml:trainer "${apart[@]}" -c requirements/dev.txt -o trainer/requirements.txt

@@ -21,7 +21,7 @@ class TrainingConfig:
     """Everything that decides what is learnt; each field is a parameter and a flag."""
 
     epochs: int | None = None
-    """Passes over the training images; by default 8, or as many as make 150 steps: a small
+    """Passes over the training images; by default 7, or as many as make 150 steps: a small
     set needs the steps, and has the time for them."""
     batch_size: int = 256
     """Images a step; a set smaller than that is one batch."""
@@ -62,7 +62,7 @@ class TrainingConfig:
 
     def epochs_for(self, images: int) -> int:
         """Give the epochs asked for, or else those that the set's size calls for."""
-        return self.epochs or max(8, -(-150 // self.steps_per_epoch(images)))
+        return self.epochs or max(7, -(-150 // self.steps_per_epoch(images)))
 
 
 @dataclass(frozen=True, kw_only=True)

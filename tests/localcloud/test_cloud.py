@@ -189,3 +189,17 @@ def test_a_command_of_the_cloud_gives_its_output(bench, tmp_path):
 def test_a_command_of_the_cloud_that_fails_is_an_error(bench, tmp_path):
     with pytest.raises(subprocess.CalledProcessError):
         bench.cloud.run([sys.executable, "-c", "raise SystemExit(3)"], tmp_path)
+
+
+def test_a_large_version_is_downloaded_as_it_was(bench, tmp_path):
+    s3 = bench.client("s3")
+    s3.create_bucket(Bucket="versions")
+    s3.put_bucket_versioning(Bucket="versions", VersioningConfiguration={"Status": "Enabled"})
+    content = bytes(range(256)) * 80_000  # above the 8 MiB where boto3 reads in parts
+    (tmp_path / "up").write_bytes(content)
+    s3.upload_file(str(tmp_path / "up"), "versions", "data")
+    version = s3.head_object(Bucket="versions", Key="data")["VersionId"]
+    s3.put_object(Bucket="versions", Key="data", Body=b"newer")
+    s3.download_file("versions", "data", str(tmp_path / "down"), {"VersionId": version})
+
+    assert (tmp_path / "down").read_bytes() == content

@@ -60,7 +60,7 @@ def test_unknown_flag_is_refused():
 
 @pytest.mark.parametrize(
     ("images", "epochs"),
-    [(50_000, 8), (1437, 30), (24, 150), (256 * 18, 9)],
+    [(50_000, 7), (1437, 30), (24, 150), (256 * 18, 9)],
 )
 def test_small_set_gets_the_steps_it_needs(images, epochs):
     assert TrainingConfig().resolve(images).epochs == epochs

@@ -116,10 +116,11 @@ def test_endless_loss_is_an_error(colour_zip):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_cifar10_reaches_what_is_promised(make_job, tmp_path):
     path = os.environ.get("PUSHTRAIN_TEST_DATA")
     if not path:
         pytest.skip("PUSHTRAIN_TEST_DATA names no CIFAR-10 zip")
     run(make_job(data_path=Path(path)), TrainingConfig())
 
-    assert json.loads((tmp_path / "out/metrics.json").read_bytes())["accuracy"] >= 0.72
+    assert json.loads((tmp_path / "out/metrics.json").read_bytes())["accuracy"] >= 0.74
