@@ -7,9 +7,7 @@ import tempfile
 import threading
 import time
 import zipfile
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,16 +17,14 @@ from rich.console import Console
 from rich.table import Table
 
 from automation.digits import write_digits
+from automation.follow import FINAL_STATES, STATIONS, Event, TaskLog, log_stream, stations
 from localcloud.cloud import Cloud
 from localcloud.deployer import Deployment, deploy
 from localcloud.image import ImageError, build
 
 ROOT: Final = Path(__file__).parent.parent
 STACK: Final = "dev"
-STATIONS: Final = ("claimed", "asked", "running", "log", "stopped", "recorded")
-"""Run claimed, task asked for, task running, its first log line, task stopped, end recorded."""
 RUNS: Final = 2
-FINAL_STATES: Final = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 POLL_SECONDS: Final = 0.1
 MOST_RUN_SECONDS: Final = 3600
 MOST_SETTLE_SECONDS: Final = 30
@@ -126,7 +122,7 @@ class _Loop:
         self.story = story
         self.work = work
         self.options = options
-        self.events: list[tuple[datetime, str, Mapping[str, Any]]] = []
+        self.events: list[Event] = []
         cloud.watch(lambda at, _source, kind, detail: self.events.append((at, kind, detail)))
 
     def close(self, data: Path) -> dict[str, Any]:
@@ -227,14 +223,14 @@ class _Loop:
     def _follow(self, digest: str) -> RunResult:
         """Tell a run as it goes on, until its record is final."""
         run = digest.removeprefix("sha256:")[:12]
-        log = _Log(self.cloud, self.log_group)
+        log = TaskLog(self.cloud, self.log_group)
         told: dict[str, float] = {}
         ends = time.monotonic() + MOST_RUN_SECONDS
         while True:
             record = self._record(run)
-            lines = log.read(task) if (task := _task_arn(record)) else []
-            stations = _stations(digest, self.events, record, log.first_at)
-            for name, milliseconds in stations.items():
+            lines = log.read(stream) if (stream := log_stream(record)) else []
+            reached = stations(digest, self.events, record, log.first_at)
+            for name, milliseconds in reached.items():
                 if name not in told:
                     told[name] = milliseconds
                     self.story.tell(name, f"{milliseconds:.0f} ms after the push")
@@ -327,79 +323,6 @@ class _Loop:
                 f"prediction: {prediction['image']} is {prediction['class']}, "
                 f"{prediction['probability']:.1%} sure (labelled {prediction['label']})"
             )
-
-
-def _task_arn(record: Mapping[str, Any] | None) -> str | None:
-    attempts: list[dict[str, Any]] = record["attempts"] if record else []
-    return attempts[-1]["task_arn"] if attempts else None
-
-
-def _stations(
-    digest: str,
-    events: Sequence[tuple[datetime, str, Mapping[str, Any]]],
-    record: Mapping[str, Any] | None,
-    first_line: datetime | None,
-) -> dict[str, float]:
-    """Return how many milliseconds after its push the run came past each of STATIONS."""
-    pushed = next(
-        (at for at, kind, detail in events if _is_push(kind, detail, digest)),
-        None,
-    )
-    if pushed is None or record is None:
-        return {}
-    attempt: Mapping[str, Any] = record["attempts"][-1] if record["attempts"] else {}
-    arn = attempt.get("task_arn")
-    reached: dict[str, datetime] = {"claimed": _time(record["created_at"])}
-    if attempt:
-        reached["asked"] = _time(attempt["requested_at"])
-    for at, kind, detail in events:
-        if kind == "ECS Task State Change" and detail["taskArn"] == arn:
-            if detail["lastStatus"] == "RUNNING":
-                reached["running"] = at
-            elif detail["lastStatus"] == "STOPPED":
-                reached["stopped"] = at
-    if first_line:
-        reached["log"] = first_line
-    if record["ended_at"]:
-        reached["recorded"] = _time(record["ended_at"])
-    return {
-        name: (reached[name] - pushed).total_seconds() * 1000
-        for name in STATIONS
-        if name in reached
-    }
-
-
-def _is_push(kind: str, detail: Mapping[str, Any], digest: str) -> bool:
-    return kind == "ECR Image Action" and detail["image-digest"] == digest
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)
-
-
-class _Log:
-    """The log of one task, read on from where it was left."""
-
-    def __init__(self, cloud: Cloud, group: str) -> None:
-        self.first_at: datetime | None = None
-        self._logs = cloud.client("logs")
-        self._group = group
-        self._from: dict[str, str] = {}
-
-    def read(self, task_arn: str) -> list[str]:
-        """Return the lines since the last call."""
-        stream = f"run/trainer/{task_arn.rpartition('/')[2]}"
-        try:
-            answer = self._logs.get_log_events(
-                logGroupName=self._group, logStreamName=stream, startFromHead=True, **self._from
-            )
-        except self._logs.exceptions.ResourceNotFoundException:
-            return []  # the task has not begun to write
-        self._from = {"nextToken": answer["nextForwardToken"]}
-        events = answer["events"]
-        if events and self.first_at is None:
-            self.first_at = datetime.fromtimestamp(events[0]["timestamp"] / 1000, UTC)
-        return [event["message"] for event in events]
 
 
 def _test_image(data: Path, work: Path) -> tuple[Path, str] | None:

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 from xml.sax.saxutils import escape
 
-from localcloud.lifeline import Lifeline
+from localcloud.lifeline import Lifeline, kill_group
 
 EXPECTED_VERSION = "1.5.33"
 Record = dict[str, Any]
@@ -74,7 +74,7 @@ _NEEDED = {
 class MiniStack:
     """MiniStack's services in this process, and the places where the cloud hooks into them."""
 
-    def __init__(self, port: int, region: str, account: str) -> None:
+    def __init__(self, port: int, region: str, account: str, state: Path | None = None) -> None:
         self._undo = contextlib.ExitStack()
         self._workers: list[subprocess.Popen[Any]] = []
         # MiniStack reads these when it is imported, and some again at each call.
@@ -87,6 +87,7 @@ class MiniStack:
                 "IOT_MTLS_ENABLED": "0",
                 "SFTP_ENABLED": "0",
                 "LOG_LEVEL": os.environ.get("LOG_LEVEL", "ERROR"),
+                **(_persistent(state) if state else {}),
             }
         )
         modules: dict[str, Any] = {name: importlib.import_module(name) for name in _NEEDED}
@@ -251,6 +252,9 @@ class MiniStack:
     def end_workers(self, lifeline: Lifeline) -> None:
         """End the warm Lambda workers, which MiniStack's own shutdown leaves running."""
         self._runtime.reset()
+        for worker in tuple(self._workers):
+            kill_group(worker.pid)
+            worker.wait()
         self._drop_workers(lifeline)
 
     def _drop_workers(self, lifeline: Lifeline) -> None:
@@ -342,6 +346,16 @@ def section(record: Record, name: str) -> Record:
 def entries(record: Record, name: str) -> list[Record]:
     """Give a list in a document; empty where it is absent or null."""
     return record.get(name) or []
+
+
+def _persistent(state: Path) -> dict[str, str]:
+    """Return what has MiniStack begin with a folder's content, and leave its own there."""
+    return {
+        "PERSIST_STATE": "1",
+        "STATE_DIR": str(state / "services"),
+        "S3_PERSIST": "1",
+        "S3_DATA_DIR": str(state / "objects"),
+    }
 
 
 def _check(modules: dict[str, Any]) -> None:
