@@ -40,4 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # All is published, no thread is left; taking torch and the images down in order would only
+    # keep the container a second or two longer.
+    os._exit(code)

@@ -21,15 +21,17 @@ class TrainingConfig:
     """Everything that decides what is learnt; each field is a parameter and a flag."""
 
     epochs: int | None = None
-    """Passes over the training images; by default 7, or as many as make 150 steps: a small
+    """Passes over the training images; by default 2, or as many as make 60 steps: a small
     set needs the steps, and has the time for them."""
-    batch_size: int = 256
+    batch_size: int = 500
     """Images a step; a set smaller than that is one batch."""
-    learning_rate: float = 0.2
-    """Peak of the triangular schedule, reached after a quarter of the steps."""
+    filter_rate: float = 0.24
+    """Muon's learning rate for the convolution filters at the schedule's peak."""
+    learning_rate: float = 0.3
+    """SGD's, for all other weights, at the schedule's peak after a quarter of the steps."""
     weight_decay: float = 5e-4
-    """L2 penalty on every weight, as SGD applies it."""
-    label_smoothing: float = 0.1
+    """L2 penalty on the weights that SGD moves; the filters' norm is fixed."""
+    label_smoothing: float = 0.2
     """Share of the target spread over all classes; the training loss alone knows it."""
     mirror: bool = False
     """Show half of the images mirrored; off, since a mirrored digit or letter is none."""
@@ -40,6 +42,7 @@ class TrainingConfig:
         rules = (
             ("epochs", "be at least 1", self.epochs is None or self.epochs >= 1),
             ("batch_size", "be at least 1", self.batch_size >= 1),
+            ("filter_rate", "be above 0 and at most 10", 0 < self.filter_rate <= 10),
             ("learning_rate", "be above 0 and at most 10", 0 < self.learning_rate <= 10),
             ("weight_decay", "be at least 0 and below 1", 0 <= self.weight_decay < 1),
             ("label_smoothing", "be at least 0 and below 1", 0 <= self.label_smoothing < 1),
@@ -62,7 +65,7 @@ class TrainingConfig:
 
     def epochs_for(self, images: int) -> int:
         """Give the epochs asked for, or else those that the set's size calls for."""
-        return self.epochs or max(7, -(-150 // self.steps_per_epoch(images)))
+        return self.epochs or max(2, -(-60 // self.steps_per_epoch(images)))
 
 
 @dataclass(frozen=True, kw_only=True)

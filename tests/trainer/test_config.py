@@ -33,6 +33,7 @@ def test_every_kind_of_value_is_read():
         ("EPOCHS", "many", "epochs must be a whole number, got 'many'"),
         ("EPOCHS", "", "epochs must be a whole number, got ''"),
         ("BATCH_SIZE", "0", "batch_size must be at least 1, got 0"),
+        ("FILTER_RATE", "-1", "filter_rate must be above 0 and at most 10, got -1.0"),
         ("LEARNING_RATE", "0", "learning_rate must be above 0 and at most 10, got 0.0"),
         ("LEARNING_RATE", "nan", "learning_rate must be above 0 and at most 10, got nan"),
         ("LEARNING_RATE", "fast", "learning_rate must be a number, got 'fast'"),
@@ -60,7 +61,7 @@ def test_unknown_flag_is_refused():
 
 @pytest.mark.parametrize(
     ("images", "epochs"),
-    [(50_000, 7), (1437, 30), (24, 150), (256 * 18, 9)],
+    [(50_000, 2), (1437, 30), (24, 60), (500 * 18, 4)],
 )
 def test_small_set_gets_the_steps_it_needs(images, epochs):
     assert TrainingConfig().resolve(images).epochs == epochs
