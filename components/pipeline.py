@@ -106,6 +106,7 @@ class TrainingPipeline(ComponentResource):
                     args=settings.image_args,
                     platform=settings.platform,
                     repository=self.repository,
+                    registry=settings.image_registry,
                 ),
                 # The push comes last: it is the event that all of these are there for.
                 ResourceOptions(

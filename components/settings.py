@@ -1,6 +1,7 @@
 """The stack's settings, checked as a whole before any resource exists."""
 
 import difflib
+import ipaddress
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -45,6 +46,7 @@ BUILD_ARGUMENT_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MOST_RETENTION_DAYS: Final = 36500
 STACK_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 """A stack's name is part of task definition families, which allow no more than these."""
+MOST_PORT: Final = 65535
 MOST_PARAMETERS_JSON: Final = 2048
 """Of the 4096 characters of a standard SSM parameter; the rest of the wiring needs about half."""
 
@@ -79,6 +81,8 @@ class Settings:
     image_context: Path
     image_args: Mapping[str, str]
     image_tag_prefixes: tuple[str, ...]
+    image_registry: str
+    """host:port in place of ECR's; empty for ECR's own."""
 
     @property
     def platform(self) -> str:
@@ -106,6 +110,7 @@ class Settings:
             image_context=Path(reader.value("image.context", str)),
             image_args=reader.pairs("image.args", BUILD_ARGUMENT_NAME, "BASE=python:3.13-slim"),
             image_tag_prefixes=reader.strings("image.tagPrefixes"),
+            image_registry=reader.value("image.registry", str),
         )
         reader.refuse_unknown()
         settings._check(reader.fault)
@@ -145,6 +150,10 @@ class Settings:
         if self.image_build and not (self.image_context / "Dockerfile").is_file():
             rule, mend = "name a folder with a Dockerfile", set_to("image.context", "trainer")
             fault("image.context", rule, str(self.image_context), mend)
+        if self.image_registry and not is_loopback(self.image_registry):
+            # ECR's password goes there, and over plain HTTP.
+            rule = "be host:port of this machine (127.0.0.1, localhost or [::1]), or empty"
+            fault("image.registry", rule, self.image_registry, set_to("image.registry", '""'))
         self._check_tag_prefixes(fault)
 
     def _check_fargate(self, fault: "Fault") -> None:
@@ -173,6 +182,22 @@ class Settings:
                 "unless image.build is false"
             )
             fault(key, rule, list(prefixes), write_list(key, [*prefixes, BUILD_TAG_PREFIX]))
+
+
+def is_loopback(registry: str) -> bool:
+    """Tell whether a registry's host:port can only be this machine."""
+    host, _, port = registry.rpartition(":")
+    if not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) <= MOST_PORT:
+        return False
+    if host == "localhost":
+        return True
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        address = ipaddress.ip_address(bare)
+    except ValueError:
+        return False
+    # An IPv6 address stands in brackets, or its last part would be read as the port.
+    return address.is_loopback and (address.version == 6) == (bare != host)
 
 
 Fault: TypeAlias = Callable[[str, str, object, str], None]

@@ -21,6 +21,8 @@ class TrainerImageArgs:
     """Docker build arguments."""
     platform: str
     repository: ImageRepository
+    registry: str
+    """host:port to push to in place of the repository's own; empty for that one."""
 
 
 class TrainerImage(ComponentResource):
@@ -41,9 +43,14 @@ class TrainerImage(ComponentResource):
 
         self.tag = content_tag(args.context, args.args, args.platform)
         token = ecr.get_authorization_token_output(registry_id=args.repository.registry_id)
+        url = (
+            Output.concat(args.registry, "/", args.repository.name)
+            if args.registry
+            else args.repository.url
+        )
         image = docker.Image(
             f"{name}-image",
-            image_name=Output.concat(args.repository.url, ":", self.tag),
+            image_name=Output.concat(url, ":", self.tag),
             build=docker.DockerBuildArgs(
                 context=str(args.context),
                 dockerfile=str(args.context / "Dockerfile"),
@@ -53,7 +60,7 @@ class TrainerImage(ComponentResource):
             ),
             # On the provider instead, the token (12 hours) would be a change in every preview.
             registry=docker.RegistryArgs(
-                server=args.repository.url,
+                server=url,
                 username=token.user_name,
                 password=Output.secret(token.password),
             ),

@@ -45,12 +45,18 @@ class Cloud:
         region: str = "us-east-1",
         account: str = "000000000000",
         on_event: Watcher | None = None,
+        state: Path | None = None,
     ) -> None:
-        """Port: of 127.0.0.1, by default a free one. `on_event`: as for `watch`."""
+        """Port: of 127.0.0.1, by default a free one. `on_event`: as for `watch`.
+
+        state: folder that a process's only cloud begins with and leaves all it has in, when it is
+        stopped in order; its port has to stay, since queues are named by it.
+        """
         self.port = port or 0
         self.region = region
         self.account = account
         self._on_event = on_event
+        self._state = state
         self._clients: dict[str, Any] = {}
         self._clients_lock = threading.Lock()
 
@@ -147,7 +153,7 @@ class Cloud:
         server = stack.enter_context(self._take_place())
         Cloud._current = self
         stack.callback(setattr, Cloud, "_current", None)
-        self._ministack = MiniStack(self.port, self.region, self.account)
+        self._ministack = MiniStack(self.port, self.region, self.account, self._state)
         stack.callback(self._ministack.close)
         folder = Path(tempfile.mkdtemp(prefix="pushtrain-cloud-"))
         self._lifeline = Lifeline(folder)
@@ -174,7 +180,8 @@ class Cloud:
             folder=folder,
         )
         stack.callback(self._tasks.end)
-        self.reset()  # what an earlier cloud of this process had
+        if not self._state:
+            self.reset()  # what an earlier cloud of this process had
 
     def _close_clients(self) -> None:
         for client in self._clients.values():

@@ -138,15 +138,13 @@ def stack_config(root: Path, stack: str, settings: Mapping[str, object]) -> dict
     if secret := [key for key, value in given.items() if _is_encrypted(value)]:
         raise DeployError(f"{file.name} must hold no encrypted values, got {', '.join(secret)}")
     declared: dict[str, Any] = project.get("config") or {}
-    values = {
-        **{_literal(key): entry["default"] for key, entry in declared.items()},
-        **given,
-        **settings,
-    }
+    defaults = {_literal(key): entry["default"] for key, entry in declared.items()}
     return {
         key if ":" in key else f"{project['name']}:{key}": (
             value if isinstance(value, str) else json.dumps(value)
         )
+        # The last one wins, however its key was written.
+        for values in (defaults, given, settings)
         for key, value in values.items()
     }
 

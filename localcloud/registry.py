@@ -46,7 +46,9 @@ def parse_image(name: str, registry_host: str = "") -> tuple[str, str]:
     """Split an image name into repository and reference; ECR's host means this cloud's registry."""
     host, slash, path = name.partition("/")
     has_host = bool(slash) and ("." in host or ":" in host or host == "localhost")
-    if has_host and host != registry_host and not _ECR.fullmatch(host):
+    # Docker pushes over plain HTTP to either name of this machine.
+    own = host.replace("localhost:", "127.0.0.1:") == registry_host
+    if has_host and not own and not _ECR.fullmatch(host):
         raise RegistryError(
             f"image must be in this cloud's own registry, got {name}; push it there first"
         )

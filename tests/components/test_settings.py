@@ -68,6 +68,7 @@ def test_default_handed_over_under_its_path_counts_until_the_stack_sets_the_key(
         'pushtrain:["image.context"]': "trainer",
         'pushtrain:["image.args"]': '["BASE=scratch"]',
         'pushtrain:["image.tagPrefixes"]': "[]",
+        'pushtrain:["image.registry"]': "",
         'pushtrain:["data.path"]': "",
     }
     deploy.configure()
@@ -366,3 +367,54 @@ def test_tag_prefixes_are_accepted_just_where_tags_can_have_them_and_own_tags_do
     few = len(prefixes) <= 10
 
     assert accepts({"image.tagPrefixes": json.dumps(prefixes)}) == (few and possible and own)
+
+
+@pytest.mark.parametrize(
+    "registry", ["127.0.0.1:4566", "127.1.2.3:1", "localhost:65535", "[::1]:5000"]
+)
+def test_registry_of_this_machine_is_accepted(load, registry):
+    assert load({"image.registry": registry}).image_registry == registry
+
+
+@pytest.mark.parametrize(
+    "registry",
+    [
+        "127.0.0.1",
+        "localhost",
+        "127.0.0.1:",
+        "127.0.0.1:0",
+        "127.0.0.1:65536",
+        "127.0.0.1:4566/evil.com",
+        "127.0.0.1:4566\n",
+        "127.0.0.1.evil.com:4566",
+        "127.0.0.1@evil.com:4566",
+        "user@127.0.0.1:4566",
+        "user:4566@localhost:4566",
+        "http://127.0.0.1:4566",
+        "localhost.evil:4566",
+        "evil.localhost:4566",
+        "evil-localhost:4566",
+        "LOCALHOST.evil.com:443",
+        "127.999.0.1:4566",
+        "127.1:4566",
+        "0127.0.0.1:4566",
+        "0x7f000001:4566",
+        "2130706433:4566",
+        "0.0.0.0:4566",
+        "10.0.0.1:5000",
+        "::1:5000",
+        "[127.0.0.1]:5000",
+        "[::1]evil.com:5000",
+        "[::ffff:10.0.0.1]:5000",
+        "[fe80::1]:5000",
+        "123456789012.dkr.ecr.us-east-1.amazonaws.com",
+        "docker.io:443",
+        "127.0.0.1:\u0664\u0665",
+        " 127.0.0.1:4566",
+    ],
+)
+def test_registry_that_could_be_another_machine_is_refused(refusal, registry):
+    (line,) = refusal({"image.registry": registry})
+
+    assert line.startswith("image.registry must be host:port of this machine")
+    assert line.endswith('pulumi config set pushtrain:image.registry ""')

@@ -80,3 +80,11 @@ def test_where_ci_builds_nothing_is_built_or_exported(deploy):
     assert deployment.of_type("docker:index/image:Image") == []
     assert "image" not in deployment.exports
     assert deployment.inputs("pushtrain-images-repository")["imageTagMutability"] == "IMMUTABLE"
+
+
+def test_image_goes_to_the_registry_that_is_set_under_the_repositorys_name(dev, deploy):
+    local = deploy.whole({"image.registry": "127.0.0.1:4566"}).inputs(IMAGE)
+    tag = dev.inputs(IMAGE)["imageName"].rpartition(":")[2]
+
+    assert local["imageName"] == f"127.0.0.1:4566/pushtrain-images-repository-0a1b2c3:{tag}"
+    assert local["registry"]["server"] == "127.0.0.1:4566/pushtrain-images-repository-0a1b2c3"

@@ -242,6 +242,14 @@ def test_config_is_what_the_cli_would_hand_over(tmp_path):
     }
 
 
+def test_settings_win_over_the_stack_file_and_that_over_defaults(tmp_path):
+    (tmp_path / "Pulumi.yaml").write_text("name: p\nconfig: {size: {type: integer, default: 3}}\n")
+    (tmp_path / "Pulumi.dev.yaml").write_text("config:\n  p:size: 4\n")
+
+    assert stack_config(tmp_path, "dev", {}) == {"p:size": "4"}
+    assert stack_config(tmp_path, "dev", {"size": 5}) == {"p:size": "5"}
+
+
 def test_a_stack_without_a_file_is_refused(tmp_path):
     (tmp_path / "Pulumi.yaml").write_text("name: p\n")
     with pytest.raises(DeployError, match=r"Pulumi\.prod\.yaml"):

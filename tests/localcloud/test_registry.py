@@ -43,13 +43,16 @@ def tree(root):
         (f"team/train:v1@{DIGEST}", ("team/train", DIGEST)),
         ("123456789012.dkr.ecr.eu-west-1.amazonaws.com/team/train:v1", ("team/train", "v1")),
         ("127.0.0.1:5000/train:v1", ("train", "v1")),
+        ("localhost:5000/train:v1", ("train", "v1")),
     ],
 )
 def test_an_image_name_says_repository_and_reference(name, expected):
     assert parse_image(name, "127.0.0.1:5000") == expected
 
 
-@pytest.mark.parametrize("name", ["docker.io/python", "localhost/train", "127.0.0.1:1/train"])
+@pytest.mark.parametrize(
+    "name", ["docker.io/python", "localhost/train", "127.0.0.1:1/train", "localhost:1/train"]
+)
 def test_another_registry_is_refused(name):
     with pytest.raises(RegistryError, match="image must be in this cloud's own registry"):
         parse_image(name, "127.0.0.1:5000")
