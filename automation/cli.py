@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from pulumi.automation import EngineEvent
+
     from automation.progress import Progress
     from automation.stacks import Stack
 
@@ -21,6 +23,7 @@ EXIT_DRIFT = 2
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 DEFAULT_PORT = 4566
+IMAGE_ARGS = "pushtrain:image.args"
 
 
 @click.group(
@@ -93,14 +96,23 @@ YES = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 Examples:
   pushtrain preview -s dev
   pushtrain preview -s dev --json | jq '.changes[] | select(.op == "replace")'
+  pushtrain preview -s dev --markdown > comment.md
 """
 )
 @of_a_stack
 @JSON
-def preview(name: str, project: Path | None, *, as_data: bool) -> None:
+@click.option(
+    "--markdown",
+    is_flag=True,
+    help="Print it as one comment for a pull request, also when the preview fails.",
+)
+def preview(name: str, project: Path | None, *, as_data: bool, markdown: bool) -> None:
     """Tell what `up` would change, and change nothing."""
     from automation import progress  # noqa: PLC0415 - takes a second, --help none
 
+    if markdown:
+        _print_comment(name, project)
+        return
     with _at_work(name, project, "preview") as (stack, watch):
         result = stack.preview(on_event=watch)
     if as_data:
@@ -246,6 +258,115 @@ def drift(context: click.Context, name: str, project: Path | None, *, as_data: b
 
 @pushtrain.command(
     epilog="""\b
+Examples:
+  pushtrain push -s dev
+  pushtrain push -s dev ../my-trainer --json | jq -r .run
+"""
+)
+@of_a_stack
+@click.argument(
+    "context", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
+)
+@click.option("--dirty", is_flag=True, help="Push files that differ from their commit, too.")
+@JSON
+def push(
+    name: str, project: Path | None, context: Path | None, *, dirty: bool, as_data: bool
+) -> None:
+    """Build a trainer image and push it as g-<commit>, without touching the infrastructure.
+
+    CONTEXT is a folder with a Dockerfile; by default the stack's own. A tag that is there already
+    is success, and shows its run.
+    """
+    from automation import push as images  # noqa: PLC0415 - takes a second, --help none
+
+    with _at_work(name, project, "push") as (stack, _):
+        outputs, session = stack.outputs(), stack.session()
+        config = stack.config()
+        root = stack.project
+    own = root / config.get("pushtrain:image.context", "trainer")
+    arguments = dict(pair.split("=", 1) for pair in json.loads(config.get(IMAGE_ARGS, "[]")))
+    try:
+        result = images.push(
+            context or own,
+            outputs=outputs,
+            session=session,
+            dirty=dirty,
+            build_args=arguments,
+            on_line=_tell,
+        )
+    except images.PushError as error:
+        raise click.ClickException(str(error)) from error
+    if as_data:
+        _print_json(result.as_json())
+    else:
+        print("\n".join(result.lines()))
+
+
+@pushtrain.command(
+    epilog="""\b
+Examples:
+  pushtrain cost -s dev
+  pushtrain cost -s dev --json | jq .idle
+"""
+)
+@of_a_stack
+@JSON
+def cost(name: str, project: Path | None, *, as_data: bool) -> None:
+    """Tell what the stack costs idle, by the month, and what an hour of training costs."""
+    from automation import cost as prices  # noqa: PLC0415 - takes a second, --help none
+
+    with _at_work(name, project, "look") as (stack, _):
+        resources = prices.state_resources({"deployment": {"resources": stack.resources()}})
+        config = stack.config()
+    region = config.get("aws:region", "")
+    try:
+        idle = prices.idle_cost(resources, region)
+        hour = prices.run_cost(
+            cpu=int(config.get("pushtrain:cpu", "2048")),
+            memory=int(config.get("pushtrain:memory", "8192")),
+            seconds=3600,
+            architecture=config.get("pushtrain:architecture", "x86_64"),
+            spot=config.get("pushtrain:spot", "true") == "true",
+            region=region,
+        )
+    except ValueError as error:
+        raise click.ClickException(str(error)) from error
+    if as_data:
+        _print_json(prices.as_json(idle, hour))
+    else:
+        print(prices.render(idle, hour))
+
+
+@pushtrain.command(
+    epilog="""\b
+Examples:
+  pushtrain doctor
+  pushtrain doctor -s prod --json
+"""
+)
+@click.option("-s", "--stack", "name", help="Look at what this stack's file asks for, too.")
+@JSON
+@click.pass_context
+def doctor(context: click.Context, name: str | None, *, as_data: bool) -> None:
+    """Tell what is missing on this machine or in this account, and how to get it.
+
+    Exit code 1 when something is.
+    """
+    from rich.console import Console  # noqa: PLC0415 - as below
+
+    from automation import doctor as checks  # noqa: PLC0415 - takes a second, --help none
+
+    console = Console(stderr=True, highlight=False)
+    found = checks.run_checks(
+        name, on_check=lambda check: console.print(checks.line(check), soft_wrap=True)
+    )
+    if as_data:
+        _print_json(checks.as_json(found))
+    context.exit(checks.exit_code(found))
+
+
+@pushtrain.command(
+    epilog="""\b
 Example, in two terminals:
   pushtrain cloud                      copy the export lines that it prints
   pulumi stack init local && pushtrain up -s local
@@ -287,6 +408,25 @@ def _at_work(name: str, project: Path | None, title: str) -> "Generator[tuple[St
         raise click.ClickException(str(error)) from error
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def _print_comment(name: str, project: Path | None) -> None:
+    """Print the preview as a comment; a failing one needs it most."""
+    from automation.markdown import comment  # noqa: PLC0415 - takes a second, --help none
+
+    events: list[object] = []
+    region = ""
+    try:
+        with _at_work(name, project, "preview") as (stack, watch):
+            region = stack.config().get("aws:region", "")
+
+            def on_event(event: "EngineEvent") -> None:
+                events.append(event)
+                watch(event)
+
+            stack.preview(on_event=on_event)
+    finally:
+        print(comment(events, stack=name, region=region))
 
 
 def _idle_cost(stack: "Stack") -> str:

@@ -106,6 +106,7 @@ KNOWN_FAULTS: Final[tuple[tuple[str, type[StackError], str], ...]] = (
 )
 """What the engine and the providers say, whose fault that is, and what to do."""
 MOST_DETAIL: Final = 300
+END = re.compile("[a-z]+ failed")
 
 
 def explain(stack: str, said: str, diagnostics: Sequence[str]) -> StackError:
@@ -114,6 +115,8 @@ def explain(stack: str, said: str, diagnostics: Sequence[str]) -> StackError:
     said: all that the CLI wrote; diagnostics: the engine's own errors, if it got that far.
     """
     texts = [plain for text in diagnostics if (plain := without_traceback(text))]
+    # The engine's own word comes last, and says nothing where a resource's error stands before it.
+    texts = [text for text in texts if not END.fullmatch(text)] or texts
     whole = "\n".join([*texts, said])
     for pattern, kind, advice in KNOWN_FAULTS:
         if found := re.search(pattern, whole):

@@ -49,6 +49,21 @@ Setting = str | int | bool | Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Session:
+    """Makes boto3 clients as boto3 does, with the endpoints of a stack's configuration."""
+
+    session: Any
+    endpoints: Mapping[str, str]
+    """By service; they go before `endpoint`, which is for all."""
+    endpoint: str | None
+
+    def client(self, service: Any, **options: Any) -> Any:
+        """Give a client of the service."""
+        endpoint = self.endpoints.get(service) or self.endpoint
+        return self.session.client(service, endpoint_url=endpoint, **options)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Change:
     """What happens, or would, to one resource."""
 
@@ -230,23 +245,28 @@ class Stack:
     @contextlib.contextmanager
     def client(self, service: Any) -> Generator[Any]:
         """Lend a boto3 client for the stack's account and region, by its configuration."""
+        try:
+            with contextlib.closing(self.session().client(service)) as client:
+                yield client
+        except (BotoCoreError, ClientError) as error:
+            raise AccessError(f"AWS cannot be asked about stack {self.name}: {error}") from error
+
+    def session(self) -> "Session":
+        """Give what makes boto3 clients for the stack's account and region."""
         config = self.config()
         endpoints: list[dict[str, str]] = json.loads(config.get("aws:endpoints", "[]"))
-        configured = next((each[service] for each in endpoints if service in each), None)
-        try:
-            session: Any = boto3.session.Session(
+        return Session(
+            session=boto3.session.Session(
                 region_name=config.get("aws:region"),
                 profile_name=config.get("aws:profile") or self.env.get("AWS_PROFILE"),
                 aws_access_key_id=config.get("aws:accessKey") or self.env.get("AWS_ACCESS_KEY_ID"),
                 aws_secret_access_key=config.get("aws:secretKey")
                 or self.env.get("AWS_SECRET_ACCESS_KEY"),
                 aws_session_token=config.get("aws:token") or self.env.get("AWS_SESSION_TOKEN"),
-            )
-            endpoint = configured or self.env.get("AWS_ENDPOINT_URL")
-            with contextlib.closing(session.client(service, endpoint_url=endpoint)) as client:
-                yield client
-        except (BotoCoreError, ClientError) as error:
-            raise AccessError(f"AWS cannot be asked about stack {self.name}: {error}") from error
+            ),
+            endpoints={name: url for each in endpoints for name, url in each.items()},
+            endpoint=self.env.get("AWS_ENDPOINT_URL"),
+        )
 
     def cancel(self) -> None:
         """Ask the operation of another thread to stop once what is in flight has ended."""

@@ -28,6 +28,8 @@ from localcloud.tasks import Tasks
 
 _HOST = "127.0.0.1"  # never reachable from outside: nobody is asked for a password here
 
+_KEEP_ALIVE_SECONDS = 600  # longer than a client leaves a connection unused
+
 
 class Cloud:
     """An empty AWS cloud that lasts as long as the `with` block.
@@ -243,6 +245,9 @@ class Cloud:
         config.bind = [f"fd://{server.dup().detach()}"]
         config.accesslog = config.errorlog = None
         config.graceful_timeout = 0.5
+        # A connection closed for idleness just as a request comes loses the answer; the SDKs then
+        # ask again, and what was created by the first request is an error in the second.
+        config.keep_alive_timeout = _KEEP_ALIVE_SECONDS
 
         async def until_halt() -> None:
             serving.set()

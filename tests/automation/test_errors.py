@@ -162,10 +162,16 @@ def test_a_traceback_of_an_older_provider_is_left_out_with_its_indentation():
 
 
 def test_what_nobody_knows_is_told_as_the_engine_said_it_once():
-    error = explain("dev", said("error: update failed"), ["bucket: odd\n", "bucket: odd", "b"])
+    error = explain(
+        "dev", said("error: update failed"), ["bucket: odd\n", "bucket: odd", "b", "update failed"]
+    )
 
     assert type(error) is OperationError
     assert str(error) == "bucket: odd\nb"
+
+
+def test_the_engines_last_word_is_told_where_there_is_no_other():
+    assert str(explain("dev", said(""), ["update failed"])) == "update failed"
 
 
 def test_an_error_before_the_engine_began_is_told_as_the_cli_said_it():

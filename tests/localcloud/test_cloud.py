@@ -203,3 +203,20 @@ def test_a_large_version_is_downloaded_as_it_was(bench, tmp_path):
     s3.download_file("versions", "data", str(tmp_path / "down"), {"VersionId": version})
 
     assert (tmp_path / "down").read_bytes() == content
+
+
+@pytest.mark.slow
+def test_an_unused_connection_is_left_open_so_that_no_answer_is_lost_with_it(bench):
+    with (
+        socket.create_connection(("127.0.0.1", bench.cloud.port)) as connection,
+        connection.makefile("rb") as answer,
+    ):
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+        first = answer.readline()
+        while answer.readline().strip():
+            pass
+        connection.settimeout(7)  # hypercorn's own limit is 5 s
+
+        assert first.startswith(b"HTTP/1.1 200")
+        with pytest.raises(TimeoutError):
+            answer.read()
