@@ -2,7 +2,6 @@
 
 python examples/train_from_a_script.py dev ~/cifar10.zip
 """
-# ruff: noqa: INP001, T201 -- a script, which prints
 
 import json
 import sys

@@ -91,7 +91,7 @@ def deploy(
         program()
 
     # The program finds its files from its own folder, as under the CLI.
-    with contextlib.chdir(root), _event_loops():
+    with contextlib.chdir(root), event_loops():
         contextvars.Context().run(run)
     return Deployment(
         outputs=outputs,
@@ -103,7 +103,7 @@ def deploy(
 
 
 @contextlib.contextmanager
-def _event_loops() -> Generator[None]:
+def event_loops() -> Generator[asyncio.AbstractEventLoop]:
     """Give the SDK event loops, in this thread and its workers, and close them: it does not."""
     loops: list[asyncio.AbstractEventLoop] = []
 
@@ -115,7 +115,7 @@ def _event_loops() -> Generator[None]:
     loop = loops[0]
     loop.set_default_executor(ThreadPoolExecutor(initializer=enter))
     try:
-        yield
+        yield loop
     finally:
         # After an error, what depends on the resource that failed would wait for ever.
         for task in asyncio.all_tasks(loop):

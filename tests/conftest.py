@@ -1,9 +1,10 @@
 """Run a Pulumi program against mocks, and hand back what it registered."""
 
+import asyncio
 import json
 import os
 import runpy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 import yaml
 from pulumi.runtime.mocks import MockMonitor
 from pulumi.runtime.stack import Stack
+
+from localcloud.deployer import event_loops
 
 ROOT = Path(__file__).parent.parent
 ACCOUNT = "123456789012"
@@ -195,6 +198,8 @@ class Deployer:
     """Those of Pulumi.yaml; the image's context is a small folder of the tests."""
     dev: dict[str, str]
     """Those of the dev stack's file."""
+    loop: asyncio.AbstractEventLoop
+    """The SDK's futures belong to one; other tests may leave this thread without any."""
     latest: Deployment = field(default_factory=Deployment)
 
     def configure(
@@ -206,6 +211,7 @@ class Deployer:
     ) -> Deployment:
         """Set the defaults and these settings over them; return what will record the program."""
         self.latest = Deployment(preview=preview)
+        asyncio.set_event_loop(self.loop)
         pulumi.runtime.set_all_config(self.defaults | as_the_cli_gives(settings or {}), [])
         monitor = RecordingMonitor(self.latest)
         pulumi.runtime.set_mocks(
@@ -276,7 +282,7 @@ def context(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def deploy(context) -> Deployer:
+def deploy(context) -> Generator[Deployer]:
     project = yaml.safe_load((ROOT / "Pulumi.yaml").read_text())
     stack = yaml.safe_load((ROOT / "Pulumi.dev.yaml").read_text())
     # The CLI reads a bare key as a path; one with a dot is quoted.
@@ -284,10 +290,12 @@ def deploy(context) -> Deployer:
         key.removeprefix('["').removesuffix('"]'): declared["default"]
         for key, declared in project["config"].items()
     }
-    return Deployer(
-        defaults=as_the_cli_gives({**defaults, "image.context": str(context)}),
-        dev=as_the_cli_gives(stack["config"]),
-    )
+    with event_loops() as loop:
+        yield Deployer(
+            defaults=as_the_cli_gives({**defaults, "image.context": str(context)}),
+            dev=as_the_cli_gives(stack["config"]),
+            loop=loop,
+        )
 
 
 @pytest.fixture(scope="session")

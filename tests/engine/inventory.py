@@ -1,4 +1,4 @@
-"""Prints, as JSON, what a cloud has; run with `deploy PROJECT STACK...`, what one in process has.
+"""Prints, as JSON, what a cloud has; with `deploy PROJECT STACK...`, what is made in this process.
 
 The cloud's made-up parts of names are left out, so that two deployments can be compared.
 """
@@ -109,7 +109,8 @@ def expiry(ecr, name):
 
 
 def cluster(found):
-    return {key: found[key] for key in ("status", "settings", "capacityProviders")}
+    providers = sorted(found["capacityProviders"])
+    return {"status": found["status"], "settings": found["settings"], "providers": providers}
 
 
 def inventory(client):
@@ -178,11 +179,11 @@ def inventory(client):
 
 
 def deployed(project, *stacks):
-    """Deploy stacks in this process; give the inventory."""
+    """Deploy stacks in this process; give the inventory, and the URNs of each."""
     with Cloud() as cloud:
-        for stack in stacks:
-            deploy(cloud, Path(project), stack, {"image.registry": cloud.registry_host})
-        return inventory(cloud.client)
+        settings = {"image.registry": cloud.registry_host}
+        urns = {stack: deploy(cloud, Path(project), stack, settings).urns for stack in stacks}
+        return {"inventory": inventory(cloud.client), "urns": urns}
 
 
 if __name__ == "__main__":

@@ -222,13 +222,20 @@ def test_an_image_that_the_registry_lost_is_drift(stacks, bench):
     assert f"missing  image {bench.url.removeprefix('http://')}/{repository}:c-" in said
 
 
-@pytest.mark.usefixtures("stacks")
-def test_the_deployer_and_the_engine_make_the_same(bench):
+def test_the_deployer_and_the_engine_make_the_same(stacks, bench):
+    def types_and_names(urns):
+        """The SDK's mock monitor knows but the nearest of a resource's parents."""
+        found = [(urn.split("::")[2].rpartition("$")[2], urn.rpartition("::")[2]) for urn in urns]
+        return sorted(each for each in found if not each[0].startswith("pulumi:"))
+
     engine = bench.inventory()
     deployer = bench.inventory("deploy", str(bench.project), "one", "two")
 
     assert {service for service, things in engine.items() if things} == set(engine)
-    assert engine == deployer
+    assert engine == deployer["inventory"]
+    for stack in (stacks.one, stacks.two):
+        urns = [each["urn"] for each in stack.resources()]
+        assert types_and_names(urns) == types_and_names(deployer["urns"][stack.name])
 
 
 @pytest.mark.usefixtures("stacks")
