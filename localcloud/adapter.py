@@ -16,6 +16,9 @@ from types import SimpleNamespace
 from typing import Any
 from xml.sax.saxutils import escape
 
+import botocore.session
+from botocore.exceptions import UnknownServiceError
+
 from localcloud.lifeline import Lifeline, kill_group
 
 EXPECTED_VERSION = "1.5.33"
@@ -27,6 +30,8 @@ _OF_LAMBDA = ("AWS_ACCESS_KEY_ID", "AWS_DEFAULT_REGION", "AWS_LAMBDA_", "AWS_REG
 _NEEDED = {
     "ministack.app": ("app", "_docker_socket_present"),
     "ministack.core.responses": (
+        "_BOTOCORE_NAME",
+        "_service_model",
         "error_response_json",
         "get_account_id",
         "get_region",
@@ -107,6 +112,9 @@ class MiniStack:
         # AWS's task ids are 32 hex digits.
         new_id: Callable[[], str] = self._ecs.new_uuid
         self._replace(self._ecs, "new_uuid", lambda: new_id().replace("-", ""))
+        # One for MiniStack and for our clients: each of its own would read AWS's models again.
+        self.botocore = botocore.session.get_session()
+        self._replace(self._responses, "_service_model", functools.cache(self._service_model))
         self._keep_endpoint_policies()
         self._read_ranges_of_versions()
 
@@ -130,6 +138,13 @@ class MiniStack:
             else:
                 self._undo.callback(os.environ.pop, name, None)
             os.environ[name] = value
+
+    def _service_model(self, service: str) -> Any:
+        name = self._responses._BOTOCORE_NAME.get(service, service)
+        try:
+            return self.botocore.get_service_model(name)
+        except UnknownServiceError:
+            return None  # MiniStack's word for a service that AWS's models lack
 
     def _keep_endpoint_policies(self) -> None:
         """Let EC2 give back an endpoint's policy, which MiniStack forgets."""

@@ -97,13 +97,8 @@ class Cloud:
         """Give a boto3 client of this cloud; the same one each time."""
         with self._clients_lock:  # boto3 cannot make two at once
             if service not in self._clients:
-                session: Any = boto3.session.Session(
-                    aws_access_key_id="test",
-                    aws_secret_access_key="test",  # noqa: S106 -- checked by nobody
-                    region_name=self.region,
-                )
                 config = ClientConfig(proxies={}, max_pool_connections=50)
-                self._clients[service] = session.client(
+                self._clients[service] = self._session.client(
                     service, endpoint_url=self.url, config=config
                 )
             return self._clients[service]
@@ -156,6 +151,12 @@ class Cloud:
         Cloud._current = self
         stack.callback(setattr, Cloud, "_current", None)
         self._ministack = MiniStack(self.port, self.region, self.account, self._state)
+        self._session: Any = boto3.session.Session(
+            botocore_session=self._ministack.botocore,
+            aws_access_key_id="test",
+            aws_secret_access_key="test",  # noqa: S106 -- checked by nobody
+            region_name=self.region,
+        )
         stack.callback(self._ministack.close)
         folder = Path(tempfile.mkdtemp(prefix="pushtrain-cloud-"))
         self._lifeline = Lifeline(folder)
