@@ -13,9 +13,12 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 if TYPE_CHECKING:
+    from mypy_boto3_ecr import ECRClient
     from mypy_boto3_ecs import ECSClient
+    from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_sns import SNSClient
     from mypy_boto3_ssm import SSMClient
 
 _PARAMETER_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -60,9 +63,12 @@ class Data(TypedDict):
 class Clients:
     """The AWS that a handler talks to."""
 
+    ecr: "ECRClient"
     ecs: "ECSClient"
+    events: "EventBridgeClient"
     logs: "CloudWatchLogsClient"
     s3: "S3Client"
+    sns: "SNSClient"
     ssm: "SSMClient"
 
 
@@ -71,9 +77,12 @@ def clients() -> Clients:
     """Return this process's clients; Lambda keeps it, and so their connections, between events."""
     aws: Any = boto3  # its stubs know only the services whose stubs are installed
     return Clients(
+        ecr=aws.client("ecr", config=_PATIENCE),
         ecs=aws.client("ecs", config=_PATIENCE),
+        events=aws.client("events", config=_PATIENCE),
         logs=aws.client("logs", config=_PATIENCE),
         s3=aws.client("s3", config=_PATIENCE),
+        sns=aws.client("sns", config=_PATIENCE),
         ssm=aws.client("ssm", config=_PATIENCE),
     )
 

@@ -356,16 +356,23 @@ def reachable(folder, module):
                 wanted.append((key[0], functions[key]))
 
 
+def _operation(method):
+    return "".join(word.capitalize() for word in method.split("_"))
+
+
 def calls(nodes):
     """Return the actions of the AWS calls in this syntax: client.method(...) or a paginator's."""
     found = set()
     for call in (at for node in nodes for at in ast.walk(node) if isinstance(at, ast.Call)):
-        match ast.unparse(call.func).removeprefix("self._").removeprefix("clients.").split("."):
-            case ["ecs" | "logs" | "s3" | "ssm" as service, method]:
+        name = ast.unparse(call.func).replace("clients.events.", "clients.eventbridge.")
+        # `events` alone is a module of ours.
+        match name.removeprefix("self._").removeprefix("clients.").split("."):
+            case ["eventbridge", method]:
+                found.add(f"events:{_operation(method)}")
+            case ["ecr" | "ecs" | "logs" | "s3" | "sns" | "ssm" as service, method]:
                 if method == "get_paginator":
                     method = ast.literal_eval(call.args[0])
-                name = "".join(word.capitalize() for word in method.split("_"))
-                action = f"{service}:{name}"
+                action = f"{service}:{_operation(method)}"
                 found.add(OPERATIONS.get(action, action))
     return found | {need for action in found for need in IMPLIED.get(action, ())}
 

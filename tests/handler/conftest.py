@@ -29,7 +29,8 @@ SCHEMA = json.loads((ROOT / "docs" / "run-record.schema.json").read_text())
 ACCOUNT, REGION, BUCKET = "123456789012", "us-east-1", "dev-models"
 ECS = f"arn:aws:ecs:{REGION}:{ACCOUNT}"
 REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
-SERVICES = ("ecs", "logs", "s3", "ssm")
+TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:dev-notices"
+SERVICES = ("ecr", "ecs", "events", "logs", "s3", "sns", "ssm")
 
 # What each handler's role must allow, and no more: the policies in components/ are made of these.
 CALLS = {
@@ -101,7 +102,11 @@ class Aws:
     """Reasons of the next RunTask calls that place nothing."""
     remembers_failures: bool = True
     """Whether a token that failed fails again; AWS does not say."""
+    refused_events: list[str] = field(default_factory=list)
+    """Codes with which the event bus takes the call and refuses what is in it."""
     log_lines: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    notices: list[dict[str, Any]] = field(default_factory=list)
+    """What was published to the topic, and put on the event bus, in order."""
     calls: list[str] = field(default_factory=list)
     before: Callable[[str, dict[str, Any]], None] = lambda _operation, _params: None
     after: Callable[[str, dict[str, Any]], None] = lambda _operation, _params: None
@@ -215,6 +220,27 @@ class Aws:
             fail("ResourceNotFoundException")
         lines = self.log_lines[place][-params["limit"] :]
         return {"events": [{"message": line} for line in lines]}
+
+    # SNS and EventBridge
+
+    def _publish(self, _fail, params):
+        assert params["TopicArn"] == TOPIC
+        assert len(params["Message"].encode()) <= 262_144
+        assert re.fullmatch(r"[!-~][ -~]{0,99}", params["Subject"])
+        self.notices.append(params)
+        return {"MessageId": f"{next(self.numbers):032x}"}
+
+    def _put_events(self, _fail, params):
+        (entry,) = params["Entries"]
+        # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-putevent-size.html
+        size = sum(len(entry[key].encode()) for key in ("Source", "DetailType", "Detail"))
+        assert size <= 262_144
+        assert entry.keys() == {"Source", "DetailType", "Detail"}
+        if self.refused_events:
+            code = self.refused_events.pop(0)
+            return {"FailedEntryCount": 1, "Entries": [{"ErrorCode": code}]}
+        self.notices.append(entry)
+        return {"FailedEntryCount": 0, "Entries": [{"EventId": f"{next(self.numbers):032x}"}]}
 
     # ECS
 
