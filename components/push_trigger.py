@@ -19,6 +19,18 @@ OBSERVE_TIMEOUT_SECONDS: Final = 900
 INVOKE_MEMORY: Final = 256
 OBSERVE_MEMORY: Final = 512
 
+# No setting of these yet.
+_UNSET: Final[Mapping[str, Any]] = {
+    "cpu": 2048,
+    "memory": 8192,
+    "architecture": "x86_64",
+    "max_concurrent_runs": 0,
+    "max_run_minutes": 0,
+    "topic": "",
+    "champion_metric": "accuracy",
+    "champion_goal": "max",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PushTriggerArgs:
@@ -77,6 +89,8 @@ class PushTrigger(ComponentResource):
                     "log_stream_prefix": LOG_STREAM_PREFIX,
                     "parameters": dict(args.parameters),
                     "parameters_name": self.parameters_name,
+                    "tag_prefixes": list(args.tag_prefixes),
+                    **_UNSET,
                 },
                 sort_keys=True,
             ),

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from handler.runs import Diagnosis, State
+from handler.runs import RunDiagnosis, State
 
 _AGAIN = "A digest trains only once: push a changed image to train again."
 
@@ -144,19 +144,21 @@ CAUSES: tuple[Cause, ...] = (
 )
 
 
-def diagnose(end: End) -> tuple[State, Diagnosis]:
+def diagnose(end: End) -> tuple[State, RunDiagnosis]:
     """Return the state that a run without a model ends in, and why."""
     cause = next(row for row in CAUSES if row.matches(end))
     return cause.state, {
+        "cause": cause.name,
         "summary": cause.summary,
         "detail": describe(end),
         "action": cause.action,
     }
 
 
-def unpublished(end: End, fault: str) -> Diagnosis:
+def unpublished(end: End, fault: str) -> RunDiagnosis:
     """Return the diagnosis of a trainer that ended well and left no sound model."""
     return {
+        "cause": "unpublished",
         "summary": "the trainer ended with exit code 0, but published no model that can be trusted",
         "detail": f"{fault}\n{describe(end)}",
         "action": "Let the trainer publish under PUSHTRAIN_RUN_PREFIX, manifest.json last, and "

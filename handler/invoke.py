@@ -5,7 +5,8 @@ from typing import Any
 
 from handler import events, runs, tasks, wiring
 from handler.events import NotOursError, Push
-from handler.runs import DigestClashError, Run, RunStore
+from handler.runs import DigestClashError, Run
+from handler.store import RunStore
 from handler.tasks import Template
 from handler.wiring import Clients, Wiring
 

@@ -8,7 +8,8 @@ from handler import diagnosis, events, manifest, runs, tasks, wiring
 from handler.diagnosis import End
 from handler.events import NotOursError, StoppedTask
 from handler.manifest import ManifestError, Publication
-from handler.runs import Attempt, Diagnosis, Run, RunStore, State
+from handler.runs import Attempt, Run, RunDiagnosis, State
+from handler.store import RunStore
 from handler.wiring import Clients, Wiring
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class Verdict:
     """How a run ended."""
 
     state: State
-    diagnosis: Diagnosis
+    diagnosis: RunDiagnosis
     metrics: dict[str, float]
 
 
@@ -100,6 +101,7 @@ def _judge(run: Run, stop: StoppedTask, clients: Clients) -> Verdict:
                 return Verdict(
                     state="SUCCEEDED",
                     diagnosis={
+                        "cause": "success",
                         "summary": f"published {len(published['files'])} files, all verified",
                         "detail": "",
                         "action": "",

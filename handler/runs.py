@@ -1,35 +1,19 @@
-"""The run record: its transitions, which are pure, and its store, which lets one writer win."""
+"""The run record and its transitions, which are pure."""
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
-
-from botocore.exceptions import ClientError
+from typing import Any, Literal, TypedDict
 
 from handler.events import rfc3339
-from handler.wiring import Data, Wiring, error_code
-
-if TYPE_CHECKING:
-    from mypy_boto3_s3 import S3Client
+from handler.wiring import Data, Wiring
 
 State = Literal["WAITING", "CLAIMED", "STARTED", "SUCCEEDED", "FAILED", "CANCELLED"]
 FINAL: frozenset[State] = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 VERSION = 1
 
-_WRITES = 10
-
-
-class RecordError(ValueError):
-    """A run record that this code cannot read."""
-
 
 class DigestClashError(ValueError):
     """Two images whose digests share the 12 digits that name a run."""
-
-
-class LostRaceError(RuntimeError):
-    """Another writer was faster each time; the next delivery goes on."""
 
 
 class Image(TypedDict):
@@ -41,11 +25,62 @@ class Image(TypedDict):
     tags: list[str]
 
 
+class Repeat(TypedDict):
+    """Who asked for another run of an image that has one."""
+
+    of: str
+    by: str
+    at: str
+    token: str
+
+
 class Waiting(TypedDict):
     """What a run waits for, and until when at least."""
 
     why: Literal["data", "capacity", "limit"]
+    detail: str
     not_before: str | None
+
+
+class Stop(TypedDict):
+    """Why we stop a task; ECS calls each stop on purpose UserInitiated."""
+
+    why: Literal["cancel", "time"]
+    by: str
+    reason: str
+    at: str
+
+
+class Diagnosis(TypedDict):
+    """How it ended, in words, and what to do about it."""
+
+    summary: str
+    detail: str
+    action: str
+
+
+class RunDiagnosis(Diagnosis):
+    """How the run ended, with the row of the recovery table that decided it."""
+
+    cause: str
+
+
+class Rival(TypedDict):
+    """The champion that a model was compared with."""
+
+    run: str
+    value: float | None
+
+
+class Promotion(TypedDict):
+    """Whether the model became the champion, and why."""
+
+    decision: Literal["promoted", "kept"]
+    reason: str
+    metric: str
+    value: float | None
+    champion: Rival | None
+    at: str
 
 
 class Attempt(TypedDict):
@@ -62,14 +97,8 @@ class Attempt(TypedDict):
     stop_code: str | None
     stopped_reason: str | None
     log_stream: str | None
-
-
-class Diagnosis(TypedDict):
-    """How the run ended, in words, and what to do about it."""
-
-    summary: str
-    detail: str
-    action: str
+    cause: str | None
+    diagnosis: Diagnosis | None
 
 
 class Run(TypedDict):
@@ -85,10 +114,14 @@ class Run(TypedDict):
     parameters: dict[str, str]
     data: Data | None
     wiring: Wiring
+    repeat: Repeat | None
     waiting: Waiting | None
+    stop: Stop | None
     attempts: list[Attempt]
     metrics: dict[str, float]
-    diagnosis: Diagnosis | None
+    diagnosis: RunDiagnosis | None
+    promotion: Promotion | None
+    notified_at: str | None
 
 
 def now() -> str:
@@ -123,11 +156,21 @@ def claimed(*, image: Image, parameters: dict[str, str], wiring: Wiring, data: D
         "parameters": parameters,
         "data": data,
         "wiring": wiring,
-        "waiting": None if data else {"why": "data", "not_before": None},
+        "repeat": None,
+        "waiting": None if data else waiting_for_data(wiring),
+        "stop": None,
         "attempts": [],
         "metrics": {},
         "diagnosis": None,
+        "promotion": None,
+        "notified_at": None,
     }
+
+
+def waiting_for_data(wiring: Wiring) -> Waiting:
+    """Return what a run without data waits for."""
+    place = f"s3://{wiring['bucket']}/{wiring['data_key']}"
+    return {"why": "data", "detail": f"nothing is at {place}", "not_before": None}
 
 
 def tagged(run: Run, tag: str) -> Run:
@@ -175,6 +218,8 @@ def attempted(run: Run, build: Callable[[Run, int], dict[str, Any]]) -> Run:
         "stop_code": None,
         "stopped_reason": None,
         "log_stream": None,
+        "cause": None,
+        "diagnosis": None,
     }
     return {
         **run,
@@ -208,7 +253,7 @@ def started(run: Run, number: int, task_arn: str) -> Run:
 
 
 def ended(
-    run: Run, attempt: Attempt, state: State, diagnosis: Diagnosis, metrics: dict[str, float]
+    run: Run, attempt: Attempt, state: State, diagnosis: RunDiagnosis, metrics: dict[str, float]
 ) -> Run:
     """Close the run with its latest attempt, unless it is closed."""
     if run["state"] in FINAL:
@@ -232,84 +277,3 @@ def log_stream(wiring: Wiring, task_arn: str) -> str:
 def _with_attempt(run: Run, attempt: Attempt) -> Run:
     attempts = [attempt if a["number"] == attempt["number"] else a for a in run["attempts"]]
     return {**run, "attempts": attempts, "updated_at": now()}
-
-
-class RunStore:
-    """The records in the stack's bucket."""
-
-    def __init__(self, s3: "S3Client", bucket: str) -> None:
-        self._s3 = s3
-        self._bucket = bucket
-
-    def find(self, run: str) -> Run | None:
-        """Return the run's record, or None if nobody claimed it."""
-        found = self._read(run)
-        return found[0] if found else None
-
-    def claim(self, run: Run) -> Run:
-        """Create the record, or return the one of whoever was faster."""
-        for _ in range(_WRITES):
-            if self._write(run, IfNoneMatch="*"):
-                return run
-            if found := self.find(run["run"]):
-                return found
-        raise LostRaceError(f"{self._place(run['run'])} could be neither created nor read")
-
-    def change(self, run: str, transition: Callable[[Run], Run]) -> Run:
-        """Apply the transition to the newest record, again after each lost race."""
-        for _ in range(_WRITES):
-            found = self._read(run)
-            if not found:
-                raise RecordError(f"{self._place(run)} must exist, got nothing: it was deleted")
-            record, etag = found
-            changed = transition(record)
-            if changed is record or self._write(changed, IfMatch=etag):
-                return changed
-        raise LostRaceError(f"{self._place(run)} was changed by another each of {_WRITES} times")
-
-    def _read(self, run: str) -> tuple[Run, str] | None:
-        try:
-            answer = self._s3.get_object(Bucket=self._bucket, Key=f"{prefix(run)}run.json")
-        except ClientError as error:
-            if error_code(error) == "NoSuchKey":
-                return None
-            raise
-        return self._parse(run, answer["Body"].read()), answer["ETag"]
-
-    def _parse(self, run: str, body: bytes) -> Run:
-        place = self._place(run)
-        try:
-            document: object = json.loads(body)
-        except (RecursionError, ValueError) as error:
-            raise RecordError(
-                f"{place} must be JSON, got {body[:80]!r}: restore its version before"
-            ) from error
-        record = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
-        version = record.get("version")
-        if version != VERSION:
-            raise RecordError(
-                f"{place} must have version {VERSION}, got {version!r:.80}: "
-                "deploy the pushtrain that wrote it"
-            )
-        if missing := sorted(Run.__required_keys__ - record.keys()):
-            raise RecordError(f"{place} must have {', '.join(missing)}, got none")
-        return cast("Run", record)
-
-    def _write(self, run: Run, **condition: str) -> bool:
-        try:
-            self._s3.put_object(
-                Bucket=self._bucket,
-                Key=f"{prefix(run['run'])}run.json",
-                Body=json.dumps(run, indent=1, allow_nan=False).encode(),
-                ContentType="application/json",
-                **cast("Any", condition),
-            )
-        except ClientError as error:
-            # 409: S3 met another conditional write of this object while it judged ours.
-            if error_code(error) in {"PreconditionFailed", "ConditionalRequestConflict"}:
-                return False
-            raise
-        return True
-
-    def _place(self, run: str) -> str:
-        return f"s3://{self._bucket}/{prefix(run)}run.json"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from handler import runs
-from handler.runs import Run, RunStore
+from handler.runs import Run
+from handler.store import RunStore
 from handler.wiring import Wiring
 
 if TYPE_CHECKING:

@@ -44,11 +44,20 @@ class Wiring(TypedDict):
     subnets: list[str]
     security_groups: list[str]
     assign_public_ip: bool
+    cpu: int
+    memory: int
+    architecture: str
     capacity_providers: list[str]
     log_group: str
     log_stream_prefix: str
     parameters: dict[str, str]
     parameters_name: str
+    tag_prefixes: list[str]
+    max_concurrent_runs: int
+    max_run_minutes: int
+    topic: str
+    champion_metric: str
+    champion_goal: str
 
 
 class Data(TypedDict):

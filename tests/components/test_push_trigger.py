@@ -137,6 +137,15 @@ def test_wiring_is_exactly_this(dev):
         "log_stream_prefix": "run",
         "parameters": {},
         "parameters_name": "/pushtrain/dev/training",
+        "tag_prefixes": [],
+        "cpu": 2048,
+        "memory": 8192,
+        "architecture": "x86_64",
+        "max_concurrent_runs": 0,
+        "max_run_minutes": 0,
+        "topic": "",
+        "champion_metric": "accuracy",
+        "champion_goal": "max",
     }
 
 

@@ -358,6 +358,15 @@ WIRING = {
     "log_stream_prefix": "train",
     "parameters": {"epochs": "5", "seed": "0"},
     "parameters_name": "/pushtrain/dev/training",
+    "tag_prefixes": [],
+    "cpu": 2048,
+    "memory": 8192,
+    "architecture": "x86_64",
+    "max_concurrent_runs": 0,
+    "max_run_minutes": 0,
+    "topic": "arn:aws:sns:us-east-1:123456789012:dev-ends",
+    "champion_metric": "accuracy",
+    "champion_goal": "max",
 }
 TEMPLATE = {
     "family": "dev-template",

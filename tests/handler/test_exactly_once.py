@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from handler.runs import LostRaceError
+from handler.store import LostRaceError
 from handler.tasks import TaskNotPlacedError
 
 RUN = "06ea17a8981d"

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from handler.invoke import handler
-from handler.runs import DigestClashError, RecordError
+from handler.runs import DigestClashError
+from handler.store import RecordError
 from handler.tasks import TaskNotPlacedError
 from handler.wiring import WiringError, clients
 
@@ -235,7 +236,11 @@ def test_a_run_without_data_waits_and_goes_on_with_them(aws, event):
 
     assert outcome["outcome"] == again["outcome"] == "waiting"
     assert aws.record(RUN)["state"] == "WAITING"
-    assert aws.record(RUN)["waiting"] == {"why": "data", "not_before": None}
+    assert aws.record(RUN)["waiting"] == {
+        "why": "data",
+        "detail": "nothing is at s3://dev-models/data/dataset",
+        "not_before": None,
+    }
     assert aws.record(RUN)["data"] is None
     assert not aws.tasks
 

@@ -7,7 +7,7 @@ from handler import runs
 DIGEST = "sha256:06ea17a8981d25b0315ff17bd1ebad3d95c15a3f8b764eaadb93612d9b61a54e"
 ARN = "arn:aws:ecs:us-east-1:123456789012:task/dev/0f1e2d3c"
 DATA: runs.Data = {"key": "data/dataset", "version_id": "v1", "etag": "e"}
-SUCCESS: runs.Diagnosis = {"summary": "done", "detail": "", "action": ""}
+SUCCESS: runs.RunDiagnosis = {"cause": "success", "summary": "done", "detail": "", "action": ""}
 
 
 def build(_run, number):

@@ -1,0 +1,104 @@
+"""The run records in the stack's bucket: of two writers one wins, and the other reads again."""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from botocore.exceptions import ClientError
+
+from handler.runs import VERSION, Run, prefix
+from handler.wiring import error_code
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_WRITES = 10
+
+
+class RecordError(ValueError):
+    """A run record that this code cannot read."""
+
+
+class LostRaceError(RuntimeError):
+    """Another writer was faster each time; the next delivery goes on."""
+
+
+class RunStore:
+    """The records in the stack's bucket."""
+
+    def __init__(self, s3: "S3Client", bucket: str) -> None:
+        self._s3 = s3
+        self._bucket = bucket
+
+    def find(self, run: str) -> Run | None:
+        """Return the run's record, or None if nobody claimed it."""
+        found = self._read(run)
+        return found[0] if found else None
+
+    def claim(self, run: Run) -> Run:
+        """Create the record, or return the one of whoever was faster."""
+        for _ in range(_WRITES):
+            if self._write(run, IfNoneMatch="*"):
+                return run
+            if found := self.find(run["run"]):
+                return found
+        raise LostRaceError(f"{self._place(run['run'])} could be neither created nor read")
+
+    def change(self, run: str, transition: Callable[[Run], Run]) -> Run:
+        """Apply the transition to the newest record, again after each lost race."""
+        for _ in range(_WRITES):
+            found = self._read(run)
+            if not found:
+                raise RecordError(f"{self._place(run)} must exist, got nothing: it was deleted")
+            record, etag = found
+            changed = transition(record)
+            if changed is record or self._write(changed, IfMatch=etag):
+                return changed
+        raise LostRaceError(f"{self._place(run)} was changed by another each of {_WRITES} times")
+
+    def _read(self, run: str) -> tuple[Run, str] | None:
+        try:
+            answer = self._s3.get_object(Bucket=self._bucket, Key=f"{prefix(run)}run.json")
+        except ClientError as error:
+            if error_code(error) == "NoSuchKey":
+                return None
+            raise
+        return self._parse(run, answer["Body"].read()), answer["ETag"]
+
+    def _parse(self, run: str, body: bytes) -> Run:
+        place = self._place(run)
+        try:
+            document: object = json.loads(body)
+        except (RecursionError, ValueError) as error:
+            raise RecordError(
+                f"{place} must be JSON, got {body[:80]!r}: restore its version before"
+            ) from error
+        record = cast("dict[str, Any]", document) if isinstance(document, dict) else {}
+        version = record.get("version")
+        if version != VERSION:
+            raise RecordError(
+                f"{place} must have version {VERSION}, got {version!r:.80}: "
+                "deploy the pushtrain that wrote it"
+            )
+        if missing := sorted(Run.__required_keys__ - record.keys()):
+            raise RecordError(f"{place} must have {', '.join(missing)}, got none")
+        return cast("Run", record)
+
+    def _write(self, run: Run, **condition: str) -> bool:
+        try:
+            self._s3.put_object(
+                Bucket=self._bucket,
+                Key=f"{prefix(run['run'])}run.json",
+                Body=json.dumps(run, indent=1, allow_nan=False).encode(),
+                ContentType="application/json",
+                **cast("Any", condition),
+            )
+        except ClientError as error:
+            # 409: S3 met another conditional write of this object while it judged ours.
+            if error_code(error) in {"PreconditionFailed", "ConditionalRequestConflict"}:
+                return False
+            raise
+        return True
+
+    def _place(self, run: str) -> str:
+        return f"s3://{self._bucket}/{prefix(run)}run.json"
