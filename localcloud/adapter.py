@@ -5,6 +5,7 @@ import contextlib
 import functools
 import importlib
 import importlib.metadata
+import itertools
 import json
 import os
 import re
@@ -82,6 +83,7 @@ class MiniStack:
     def __init__(self, port: int, region: str, account: str, state: Path | None = None) -> None:
         self._undo = contextlib.ExitStack()
         self._workers: list[subprocess.Popen[Any]] = []
+        self._named: dict[str, tuple[str, subprocess.Popen[Any]]] = {}
         # MiniStack reads these when it is imported, and some again at each call.
         self._set_environment(
             {
@@ -254,15 +256,25 @@ class MiniStack:
             env = {**path, **aws, **given, "TMPDIR": str(folder), "NO_PROXY": "127.0.0.1"}
             del options["stdin"]
             self._drop_workers(lifeline)
+            # Its calls carry this in their User-Agent, so that one can be told from another.
+            env["AWS_SDK_UA_APP_ID"] = name = f"worker-{next(numbers)}"
             worker = lifeline.popen(command, keep_stdin=True, env=env, **options)
             self._workers.append(worker)
+            self._named[name] = given.get("AWS_LAMBDA_FUNCTION_NAME", ""), worker
             return worker
+
+        numbers = itertools.count(1)
 
         self._replace(
             self._runtime, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": popen})
         )
         make = functools.partial(tempfile.mkdtemp, dir=folder)
         self._replace(self._runtime, "tempfile", SimpleNamespace(mkdtemp=make))
+
+    def worker(self, name: str) -> tuple[str, Callable[[], None]]:
+        """Find a Lambda worker by its name: its function's name, and what ends its process."""
+        function, process = self._named[name]
+        return function, functools.partial(kill_group, process.pid)
 
     def end_workers(self, lifeline: Lifeline) -> None:
         """End the warm Lambda workers, which MiniStack's own shutdown leaves running."""
@@ -335,6 +347,10 @@ class MiniStack:
     def task(self, reference: str, cluster: str) -> Record | None:
         """Find a task's live record by id or ARN."""
         return self._ecs._resolve_task(reference, self._ecs._resolve_cluster_name(cluster))
+
+    def forget_task(self, arn: str) -> None:
+        """Let ECS know nothing of a task any more, as an hour after its end."""
+        self._ecs._tasks.pop(arn, None)
 
     def shown(self, record: Record) -> Record:
         """Give a record as callers may see it: no private and no empty members."""

@@ -68,6 +68,12 @@ class AsyncLambda:
             while not self._wake.wait_for(lambda: not self._busy, 0.1):
                 end_workers()  # one that had just been about to start
 
+    @property
+    def idle(self) -> bool:
+        """Whether no invocation runs or waits, for its retry say."""
+        with self._wake:
+            return not self._due and not self._busy
+
     def close(self, end_workers: Callable[[], None]) -> None:
         """Run nothing more."""
         with self._wake:

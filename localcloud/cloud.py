@@ -6,6 +6,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from hypercorn.config import Config as ServerConfig
 from localcloud.adapter import MiniStack, Record
 from localcloud.async_lambda import AsyncLambda
 from localcloud.events import EventBus, ImagePushes, Watcher
+from localcloud.faults import Faults
 from localcloud.lifeline import Lifeline
 from localcloud.registry import Registry
 from localcloud.tasks import Tasks
@@ -111,6 +113,26 @@ class Cloud:
         """Call `watcher(time, source, detail_type, detail)` for each ECR and ECS event."""
         self._bus.watch(watcher)
 
+    @property
+    def faults(self) -> Faults:
+        """What is to go wrong in this cloud."""
+        return self._faults
+
+    @property
+    def tasks(self) -> Tasks:
+        """The tasks that live, to be ended as AWS may, or stood in for."""
+        return self._tasks
+
+    def settle(self, seconds: float = 60) -> None:
+        """Wait until no task lives and no asynchronous invocation runs or waits for its retry."""
+        deadline = time.monotonic() + seconds
+        # A task's last event is an invocation before the task counts as gone, and an invocation's
+        # task counts before that one is over: so idle in this order is idle.
+        while not (self._tasks.idle and self._lambda.idle and self._tasks.idle):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the cloud must be idle after {seconds} s, and is not")
+            time.sleep(0.01)
+
     def run(self, command: Sequence[str], cwd: Path) -> str:
         """Run a command that ends with the cloud, whatever happens; give its stdout.
 
@@ -135,6 +157,7 @@ class Cloud:
 
     def reset(self) -> None:
         """Empty the cloud: no resources, no tasks, no workers; watchers stay."""
+        self._faults.clear()
         self._tasks.end()
         self._lambda.clear(self._end_workers)
         httpx.post(f"{self.url}/_ministack/reset", timeout=30, trust_env=False).raise_for_status()
@@ -162,7 +185,8 @@ class Cloud:
         self._lifeline = Lifeline(folder)
         stack.callback(self._lifeline.close)
         self._ministack.guard_workers(self._lifeline, folder, self.environment())
-        self._bus = EventBus(self._ministack)
+        self._faults = Faults(self._ministack.worker)
+        self._bus = EventBus(self._ministack, self._faults)
         stack.callback(self._bus.close)
         if self._on_event:
             self._bus.watch(self._on_event)
@@ -181,6 +205,7 @@ class Cloud:
             client=self.client,
             aws=self.environment(),
             folder=folder,
+            faults=self._faults,
         )
         stack.callback(self._tasks.end)
         if not self._state:
@@ -254,7 +279,8 @@ class Cloud:
             serving.set()
             await self._halt.wait()
 
-        await serve(self._ministack.app, config, shutdown_trigger=until_halt)
+        gateway: Any = self._faults.around(self._ministack.app)
+        await serve(gateway, config, shutdown_trigger=until_halt)
 
     def _dead_letter(self, queue_arn: str, message: Record) -> None:
         sqs = self.client("sqs")

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from localcloud.adapter import Answer, MiniStack
+from localcloud.faults import Faults
 
 Watcher = Callable[[datetime, str, str, dict[str, Any]], object]
 """Called with time, source, detail-type and detail of an event."""
@@ -19,8 +20,9 @@ _log = logging.getLogger(__name__)
 class EventBus:
     """The default event bus, and those who watch it from outside."""
 
-    def __init__(self, ministack: MiniStack) -> None:
+    def __init__(self, ministack: MiniStack, faults: Faults) -> None:
         self._ministack = ministack
+        self._faults = faults
         self._watchers: list[Watcher] = []
         # Watchers have a thread of their own: one that calls the cloud back must not block it.
         self._seen: queue.SimpleQueue[tuple[datetime, str, str, dict[str, Any]] | None] = (
@@ -37,14 +39,13 @@ class EventBus:
         self, source: str, detail_type: str, detail: dict[str, Any], resources: tuple[str, ...] = ()
     ) -> None:
         """Put an event of an AWS service on the bus of the current account and region."""
-        self._ministack.post_event(
-            {
-                "Source": source,
-                "DetailType": detail_type,
-                "Detail": json.dumps(detail),
-                "Resources": list(resources),
-            }
-        )
+        entry = {
+            "Source": source,
+            "DetailType": detail_type,
+            "Detail": json.dumps(detail),
+            "Resources": list(resources),
+        }
+        self._faults.post(detail_type, detail, lambda: self._ministack.post_event(entry))
         self._seen.put((datetime.now(UTC), source, detail_type, detail))
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from botocore.exceptions import ClientError
 from components.build_context import ARCHITECTURES
 from localcloud.adapter import Answer, MiniStack, Record, entries, section
 from localcloud.events import EventBus
+from localcloud.faults import Faults
 from localcloud.lifeline import Lifeline, kill_group
 from localcloud.registry import Pulled, Registry, RegistryError
 
@@ -32,6 +33,27 @@ _BATCH = 1000
 
 class _StartError(RuntimeError):
     """Why a task's container never ran, in ECS's own words."""
+
+    def __init__(self, reason: str, *, containers: bool = True) -> None:
+        super().__init__(reason)
+        self.containers = containers
+        """Whether ECS tells of the containers that were to be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StubTask:
+    """What a function that stands in for a trainer gets."""
+
+    environment: Mapping[str, str]
+    """What task definition and RunTask set; not the image's."""
+    log: Callable[[str], None]
+    """Writes a line to the task's log."""
+    told: threading.Event
+    """Set when the task is told to stop, or is gone already: nobody can kill a function."""
+
+
+Stub = Callable[[StubTask], int]
+"""Trains, so to speak, and gives the exit code."""
 
 
 @dataclass
@@ -44,6 +66,10 @@ class _Life:
     root: Path
     lock: threading.Lock = field(default_factory=threading.Lock)
     child: subprocess.Popen[Any] | None = None
+    told: threading.Event = field(default_factory=threading.Event)
+    """Set when the container has been asked to end, or was ended."""
+    lost: bool = False
+    """Whether the host is gone, and so what it could tell of the end."""
     killer: threading.Timer | None = None
     thread: threading.Thread | None = None
 
@@ -75,9 +101,13 @@ class Tasks:
     """How a task finds this cloud."""
     folder: Path
     """Holds the tasks' files."""
+    faults: Faults
+    stub: Stub | None = None
+    """Called in place of pulling and starting an image."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
+        self._living = 0
         self._lives: dict[str, _Life] = {}
         self._tokens: dict[tuple[str, str], tuple[Record, list[str]]] = {}
         self._ending = False
@@ -91,6 +121,7 @@ class Tasks:
             lives = list(self._lives.values())
         for life in lives:
             with life.lock:
+                life.told.set()
                 if life.child:
                     kill_group(life.child.pid)
         for life in lives:
@@ -101,6 +132,48 @@ class Tasks:
     def begin(self) -> None:
         """Start tasks again."""
         self._ending = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether no task lives, and the last event of each has been told."""
+        with self._lock:
+            return not self._living
+
+    def reclaim(self, arn: str) -> None:
+        """Take a Spot task's capacity back: SIGTERM, and SIGKILL when its stopTimeout is over."""
+        self._stop(self._lives[arn], "SpotInterruption", "Your Spot Task was interrupted.")
+
+    def lose_host(self, arn: str, *, told: bool = True) -> None:
+        """End a task with its machine; no exit code is known.
+
+        told: whether ECS notices, and says so. Otherwise it knows nothing of the task any more.
+        """
+        life = self._lives[arn]
+        with life.lock:
+            life.lost = True
+            if told:
+                life.task.update(
+                    desiredStatus="STOPPED",
+                    stoppingAt=_now(),
+                    stopCode="InfrastructureHealth",
+                    stoppedReason="The underlying host of the task failed.",
+                )
+            life.told.set()
+            if life.child:
+                kill_group(life.child.pid)
+        if not told and life.thread:
+            life.thread.join(10)
+            self.ministack.forget_task(arn)
+
+    def kill(self, arn: str, reason: str = "") -> None:
+        """SIGKILL a task's container, for this reason: OutOfMemoryError, say."""
+        life = self._lives[arn]
+        with life.lock:
+            if reason:
+                life.task["containers"][0]["reason"] = reason
+            life.told.set()
+            if life.child:
+                kill_group(life.child.pid)
 
     # RunTask and StopTask
 
@@ -160,6 +233,7 @@ class Tasks:
         name = f"cloud-task-{root.name[:8]}"
         life.thread = threading.Thread(target=self._live, args=(life,), name=name, daemon=True)
         self._lives[arn] = life
+        self._living += 1
         return life.thread
 
     def _stop_task(self, request: Record) -> Answer:
@@ -171,23 +245,25 @@ class Tasks:
             return self.ministack.error(
                 "InvalidParameterException", "The referenced task was not found."
             )
-        life = self._lives.get(task["taskArn"])
-        if life:
-            with life.lock:
-                if task["desiredStatus"] != "STOPPED":
-                    reason = request.get("reason") or "Task stopped by user"
-                    task.update(
-                        desiredStatus="STOPPED",
-                        stoppingAt=_now(),
-                        stopCode="UserInitiated",
-                        stoppedReason=reason,
-                    )
-                    self._told(life)
-                    self._terminate(life)
+        if life := self._lives.get(task["taskArn"]):
+            self._stop(life, "UserInitiated", request.get("reason") or "Task stopped by user")
         return self.ministack.answer({"task": self.ministack.shown(task)})
+
+    def _stop(self, life: _Life, code: str, reason: str) -> None:
+        with life.lock:
+            if life.task["desiredStatus"] != "STOPPED":
+                life.task.update(
+                    desiredStatus="STOPPED",
+                    stoppingAt=_now(),
+                    stopCode=code,
+                    stoppedReason=reason,
+                )
+                self._told(life)
+                self._terminate(life)
 
     def _terminate(self, life: _Life) -> None:
         """Ask the container's first process to end, and end all of it when its time is over."""
+        life.told.set()
         if life.child is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -200,12 +276,21 @@ class Tasks:
     # A task's life
 
     def _live(self, life: _Life) -> None:
+        try:
+            self._live_and_end(life)
+        finally:
+            with self._lock:
+                self._living -= 1
+
+    def _live_and_end(self, life: _Life) -> None:
         with self.ministack.within(life.scope):
             try:
                 self._told(life)
                 stopped = self._run(life)
             except _StartError as error:
                 stopped = {"stopCode": "TaskFailedToStart", "stoppedReason": str(error)}
+                if not error.containers:
+                    life.task["containers"] = []
             except Exception as error:  # noqa: BLE001 -- a task must end whatever happens to it
                 reason = f"ResourceInitializationError: {error}"
                 stopped = {"stopCode": "TaskFailedToStart", "stoppedReason": reason}
@@ -215,7 +300,10 @@ class Tasks:
                     self._lives.pop(life.task["taskArn"], None)
             if life.task.get("stopCode"):  # what StopTask said comes first
                 stopped = {}
-            life.task["containers"][0]["lastStatus"] = "STOPPED"
+            if life.lost and not life.task.get("stopCode"):
+                return  # nobody is left to tell
+            for container in entries(life.task, "containers"):
+                container["lastStatus"] = "STOPPED"
             now = _now()
             stopping = life.task["stoppingAt"] or now
             final = {"desiredStatus": "STOPPED", "stoppingAt": stopping, **stopped}
@@ -225,22 +313,21 @@ class Tasks:
     def _run(self, life: _Life) -> Record:
         """Pull, start, and wait; gives why the task stopped."""
         self._move(life, "PENDING", pullStartedAt=_now())
-        pulled = self._pull(life)
-        shown = life.task["containers"][0]
-        shown["imageDigest"] = pulled.digest
+        if fault := self.faults.start_fault():
+            raise _StartError(fault[0], containers=fault[1])
+        shown: Record = life.task["containers"][0]
+        stub, pulled = self.stub, None
+        if not stub:
+            pulled = self._pull(life)
+            shown["imageDigest"] = pulled.digest
         life.task["pullStoppedAt"] = _now()
         logs = self._logs(life)
         try:
-            with life.lock:
-                if self._ending or life.task["desiredStatus"] == "STOPPED":
-                    return {}
-                child = life.child = self._start(life, pulled)
-            shown.update(lastStatus="RUNNING", runtimeId=f"{life.root.name}-{child.pid}")
-            self._move(life, "RUNNING", startedAt=_now())
-            reader = threading.Thread(target=logs.read, args=(child,), daemon=True)
-            reader.start()
-            shown["exitCode"] = self.lifeline.wait(child)
-            reader.join(5)
+            code = self._execute(life, pulled, logs) if pulled else self._play(life, logs, stub)
+            if code is None:
+                return {}
+            if not life.lost:
+                shown["exitCode"] = code
         finally:
             with life.lock:
                 life.child = None
@@ -251,6 +338,31 @@ class Tasks:
             "stopCode": "EssentialContainerExited",
             "stoppedReason": "Essential container in task exited",
         }
+
+    def _execute(self, life: _Life, pulled: Pulled, logs: "_Logs") -> int | None:
+        """Run the image, and give its exit code; none if the task was stopped before."""
+        with life.lock:
+            if self._ending or life.task["desiredStatus"] == "STOPPED":
+                return None
+            child = life.child = self._start(life, pulled)
+        life.task["containers"][0].update(
+            lastStatus="RUNNING", runtimeId=f"{life.root.name}-{child.pid}"
+        )
+        self._move(life, "RUNNING", startedAt=_now())
+        reader = threading.Thread(target=logs.read, args=(child,), daemon=True)
+        reader.start()
+        code = self.lifeline.wait(child)
+        reader.join(5)
+        return code
+
+    def _play(self, life: _Life, logs: "_Logs", stub: Stub | None) -> int | None:
+        """Let a function of this process stand in for the image."""
+        if not stub or self._ending or life.task["desiredStatus"] == "STOPPED":
+            return None
+        life.task["containers"][0].update(lastStatus="RUNNING", runtimeId=life.root.name)
+        self._move(life, "RUNNING", startedAt=_now())
+        environment = {**_pairs(life.container), **_pairs(life.override)}
+        return stub(StubTask(environment=environment, log=logs.write, told=life.told))
 
     def _pull(self, life: _Life) -> Pulled:
         runtime = section(life.definition, "runtimePlatform")
@@ -316,6 +428,7 @@ class Tasks:
             "PATH": os.environ.get("PATH", os.defpath),
             **{name: value for name, value in self.aws.items() if "KEY" not in name},
             "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_SDK_UA_APP_ID": f"task-{life.root.name}",  # faults tell callers apart by it
             **self._credentials(life),
             **{name: _inside(value, root) for name, value in image.items()},
             **_work_folders(image, root),
@@ -375,10 +488,13 @@ class _Logs:
             return
         with child.stdout as output:
             while raw := output.readline(_LONGEST_LINE):
-                text = raw.decode("utf-8", "replace").rstrip("\r\n")
-                if text:  # CloudWatch Logs takes no empty message
-                    with self._lock:
-                        self._lines.append({"timestamp": time.time_ns() // 10**6, "message": text})
+                self.write(raw.decode("utf-8", "replace").rstrip("\r\n"))
+
+    def write(self, text: str) -> None:
+        """Take one line."""
+        if text:  # CloudWatch Logs takes no empty message
+            with self._lock:
+                self._lines.append({"timestamp": time.time_ns() // 10**6, "message": text})
 
     def close(self) -> None:
         """Send what is left."""
