@@ -53,6 +53,8 @@ CALLS = {
         "s3:PutObject",
         "ssm:GetParameter",
     },
+    # What the end of a run takes of either handler that may come to it.
+    "notices": {"events:PutEvents", "sns:Publish"},
 }
 
 
@@ -176,9 +178,8 @@ class Aws:
             fail("NoSuchKey")
         if there and there[-1].etag != match:
             fail("PreconditionFailed")
-        validator("manifest" if key.endswith("/manifest.json") else "run").validate(
-            json.loads(body)
-        )
+        kinds = {"manifest.json": "manifest", "champion.json": "champion"}
+        validator(kinds.get(key.rpartition("/")[2], "run")).validate(json.loads(body))
         self.put(key, body)
         return {}
 
@@ -364,7 +365,7 @@ WIRING = {
     "architecture": "x86_64",
     "max_concurrent_runs": 0,
     "max_run_minutes": 0,
-    "topic": "arn:aws:sns:us-east-1:123456789012:dev-ends",
+    "topic": TOPIC,
     "champion_metric": "accuracy",
     "champion_goal": "max",
 }
