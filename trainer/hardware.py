@@ -1,16 +1,10 @@
 """The machine a run finds itself on."""
 
-import os
 import platform
 
 import torch
 
-
-def cores() -> int:
-    """Count the cores this process may use, which in a container are fewer than the machine's."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+from trainer.cores import cores
 
 
 def number_format() -> torch.dtype:

@@ -18,10 +18,11 @@ from torch.nn.functional import cross_entropy
 
 from trainer import data
 from trainer.config import Job, TrainingConfig
+from trainer.cores import cores
 from trainer.data import DataSet, Split
 from trainer.errors import DataError, StorageError
 from trainer.evaluate import evaluate
-from trainer.hardware import cores, describe, number_format
+from trainer.hardware import describe, number_format
 from trainer.history import Epoch, to_lines, to_tensorboard
 from trainer.log import say
 from trainer.model import Architecture, SmallConvNet, save_model
@@ -41,7 +42,8 @@ def run(job: Job, config: TrainingConfig) -> None:
             source = fetch(job, Path(folder))
             data_sha256 = data.hash_source(source)
         with timed(seconds, "decode"):
-            dataset = data.load(source)
+            # What was downloaded is gone after the run; a file of the user's is read again.
+            dataset = data.load(source, data_sha256 if job.data_path else None)
     say(f"data: {dataset}, {seconds['decode']:.1f} s")
 
     config = config.resolve(len(dataset.train.labels))
@@ -88,6 +90,7 @@ def run(job: Job, config: TrainingConfig) -> None:
         metrics=result,
         data={
             "sha256": data_sha256,
+            "test_sha256": dataset.test_sha256,
             "classes": list(dataset.classes),
             "train": len(dataset.train.labels),
             "test": len(dataset.test.labels),

@@ -1,16 +1,23 @@
 """What the trainer reads, and what it refuses by name."""
 
 import io
+import json
+import os
 import pickle
+import subprocess
+import sys
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from trainer.data import load
+from trainer.data import decode, describe, load
 from trainer.errors import DataError
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_zip_of_class_folders_is_read(colour_zip):
@@ -66,7 +73,9 @@ def test_mixed_sizes_become_the_median(make_zip, make_colours, make_png, capsys)
     members = make_colours() | {"train/red/big.png": make_png(200, 20, 20, size=(30, 20))}
 
     assert load(make_zip(members)).train.images.shape == (25, 3, 8, 8)
-    assert "resized 1 of 33 images to the median size, 8x8" in capsys.readouterr().out
+    assert (
+        "resized 1 of 33 images, 8x8 to 30x20, to the median size, 8x8" in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,7 +113,41 @@ def test_mixed_sizes_become_the_median(make_zip, make_colours, make_png, capsys)
             r"must stay inside the data set, got '\.\./train",
         ),
         (lambda m: m | {"/train/red/1.png": b"1"}, "must stay inside the data set, got '/train"),
+        (
+            lambda m: m | {"C:/train/red/1.png": b"1"},
+            "must stay inside the data set, got 'C:/train",
+        ),
+        (
+            lambda m: m | {"train\\..\\..\\red\\1.png": b"1"},
+            "must stay inside the data set, got 'train",
+        ),
         (lambda m: m | {"other/test/red/1.png": b"1"}, "train and test must lie side by side"),
+        (
+            lambda m: m | {"train/red//0.png": b"1"},
+            r"names must be unique, got train/red/0\.png twice",
+        ),
+        (
+            lambda m: m | {"train/red\\1.png": b"1"},
+            r"names must be unique, got train/red/1\.png twice",
+        ),
+        (
+            lambda m: m | {"train/Red/0.png": b"1"},
+            "differ by more than case, blanks or the encoding of accents, got 'Red' and 'red'",
+        ),
+        (
+            lambda m: {k.replace("test/red", "test/reD"): v for k, v in m.items()},
+            "differ by more than case, blanks or the encoding of accents, got 'reD' and 'red'",
+        ),
+        (lambda m: m | {"train/red /0.png": b"1"}, "got 'red' and 'red '"),
+        (
+            lambda m: m | {"train/ol\u00e9/0.png": b"1", "test/ole\u0301/0.png": b"1"},
+            "got 'ole\u0301' and 'ol\u00e9'",
+        ),
+        (lambda m: m | {"train/ /0.png": b"1"}, "class names must not be blank, got ' '"),
+        (
+            lambda m: m | {"train/re\x1b[31md/0.png": b"1"},
+            r"must be of printable characters, got 're\\x1b\[31md'",
+        ),
         (lambda m: {k: v for k, v in m.items() if "red" in k}, "at least 2 classes, got red"),
         (lambda _: {}, "folders with images, got no train/"),
     ],
@@ -114,6 +157,57 @@ def test_bad_zip_is_refused_by_name(make_zip, make_colours, change, message):
 
     with pytest.raises(DataError, match=message):
         load(path)
+
+
+def picture(image, kind="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_transparent_pixels_are_white():
+    clear_red = Image.new("RGBA", (1, 2), (255, 0, 0, 0))
+    clear_red.putpixel((0, 1), (10, 20, 30, 255))
+    palette = Image.new("P", (1, 1), 3)
+    palette.putpalette([0, 0, 0] * 3 + [9, 9, 9])
+
+    assert decode(picture(clear_red), "x").tolist() == [[[255] * 3], [[10, 20, 30]]]
+    assert decode(picture(Image.new("LA", (1, 1), (7, 0))), "x").tolist() == [[255]]
+    assert decode(picture(palette, transparency=3), "x").tolist() == [[[255] * 3]]
+    assert decode(picture(palette), "x").tolist() == [[[9] * 3]]
+
+
+@pytest.mark.parametrize("mode", ["1", "L"])
+def test_grey_stays_grey(mode):
+    assert decode(picture(Image.new(mode, (3, 2), 1)), "x").shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("orientation", "rows"),
+    [(1, [[0, 90], [180, 250]]), (3, [[250, 180], [90, 0]]), (6, [[180, 0], [250, 90]])],
+)
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG"])
+def test_images_are_upright(kind, orientation, rows):
+    # 16 pixels for each, so that no neighbour shines through.
+    image = Image.fromarray(np.kron([[0, 90], [180, 250]], np.ones((16, 16))).astype(np.uint8))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+
+    found = decode(picture(image.convert("RGB"), kind, exif=exif, **options), "x")
+    assert np.abs(found[8::16, 8::16, 0].astype(int) - rows).max() <= 2
+
+
+def test_orientation_in_xmp_counts_too():
+    image = Image.new("RGB", (4, 2))
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="6"/></x:xmpmeta>'
+
+    assert decode(picture(image, "JPEG", xmp=xmp), "x").shape == (4, 2, 3)
+
+
+def test_formats_that_start_programs_are_none():
+    with pytest.raises(DataError, match="x must be an image: its bytes are of no image format"):
+        decode(picture(Image.new("RGB", (4, 4)), "EPS"), "x")
 
 
 def test_deep_pixels_are_refused(make_zip, make_colours):
@@ -212,6 +306,8 @@ def test_npz_without_channels_is_grey(make_npz):
         ({"y_test": np.array([1, 1, 0])}, "got none of 2 in test"),
         ({"classes": np.array(["a", "b"])}, r"labels in train must lie in 0\.\.1, got 2"),
         ({"classes": np.array([{}, {}, {}])}, "must hold plain arrays"),
+        ({"classes": np.array(["a", "A", "b"])}, "got 'a' and 'A'"),
+        ({"classes": np.array(["a", "b", "a"])}, "got 'a' and 'a'"),
     ],
 )
 def test_bad_npz_is_refused(make_npz, changes, message):
@@ -284,3 +380,71 @@ def test_broken_tar_is_refused(make_batches):
 
     with pytest.raises(DataError, match="must be a whole tar archive"):
         load(path)
+
+
+def test_doubled_batch_is_refused(make_batches):
+    path = make_batches(**{"sub/test_batch": {}})
+
+    with pytest.raises(DataError, match="names must be unique, got test_batch twice"):
+        load(path)
+
+
+def test_batches_that_unpack_to_too_much_are_refused(make_batches, monkeypatch):
+    path = make_batches()
+    monkeypatch.setattr("trainer.data.cifar.MOST_BYTES", 20_000)
+
+    with pytest.raises(DataError, match="a tar must unpack to at most"):
+        load(path)
+
+
+def test_description_says_what_training_would_see(make_zip, make_colours, make_png):
+    members = make_colours() | {"train/red/big.png": make_png(99, size=(30, 20)), "notes": b"x"}
+    found = describe(make_zip(members))
+
+    assert found.classes == ("blue", "red")
+    assert found.counts == {"train": {"blue": 12, "red": 13}, "test": {"blue": 4, "red": 4}}
+    assert (found.height, found.width, found.channels) == (8, 8, 3)
+    assert found.format == "zip of class folders"
+    assert found.remarks == (
+        "resized 1 of 33 images, 8x8 to 30x20, to the median size, 8x8",
+        "made 1 grey images RGB, as the others are",
+        "ignored 1 files outside of train/ and test/",
+    )
+    json.dumps(found.as_json())
+
+
+def test_description_needs_no_torch(colour_zip):
+    script = (
+        "import sys; from pathlib import Path; from trainer.data import describe;"
+        "print(describe(Path(sys.argv[1])).classes, 'torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, colour_zip],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "('blue', 'red') False\n"
+
+
+def test_test_split_has_one_hash_whatever_file_it_came_in(make_zip, make_colours, tmp_path):
+    members = make_colours()
+    plain = load(make_zip(members))
+    same = {"classes": np.array(plain.classes)}
+    for name, split in (("train", plain.train), ("test", plain.test)):
+        same[f"x_{name}"] = split.images.permute(0, 2, 3, 1).numpy()
+        same[f"y_{name}"] = split.labels.numpy()
+    np.savez(tmp_path / "same.npz", allow_pickle=False, **same)
+    fewer = {name: body for name, body in members.items() if name != "train/red/0.png"}
+    other = {**members, "test/red/0.png": members["train/red/0.png"]}
+
+    assert load(tmp_path / "same.npz").test_sha256 == plain.test_sha256
+    assert load(make_zip(fewer)).test_sha256 == plain.test_sha256
+    assert load(make_zip(other)).test_sha256 != plain.test_sha256
+    assert describe(make_zip(members)).test_sha256 == plain.test_sha256
+
+
+def test_relabelled_test_split_has_another_hash(make_npz):
+    assert load(make_npz()).test_sha256 != load(make_npz(y_test=np.array([1, 2, 0]))).test_sha256

@@ -12,6 +12,7 @@ from botocore.stub import Stubber
 
 import trainer.train
 from trainer.config import TrainingConfig
+from trainer.data import load
 from trainer.errors import StorageError
 from trainer.publish import git_sha
 from trainer.storage import Folder, S3Prefix
@@ -47,6 +48,7 @@ def test_run_reads_its_version_and_publishes_the_manifest_last(s3_job, fake_s3, 
         assert facts == {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
     assert manifest["git_sha"] == "1a2b3c4"
     assert manifest["data"]["sha256"] == hashlib.sha256(colour_zip.read_bytes()).hexdigest()
+    assert manifest["data"]["test_sha256"] == load(colour_zip).test_sha256
     assert manifest["data"]["classes"] == ["blue", "red"]
     assert (manifest["data"]["train"], manifest["data"]["test"]) == (24, 8)
     assert manifest["config"]["epochs"] == 2
