@@ -132,9 +132,16 @@ def idle_cost(resources: Iterable[Resource], region: str) -> Cost:
 
 
 def run_cost(  # noqa: PLR0913 - a task's size has this many parts
-    *, cpu: int, memory: int, seconds: float, architecture: str, spot: bool, region: str
+    *,
+    cpu: int,
+    memory: int,
+    seconds: float,
+    architecture: str,
+    spot: bool,
+    region: str,
+    public_address: bool = True,
 ) -> RunCost:
-    """Price one task of `cpu` units and `memory` MiB, with the public address that it has."""
+    """Price one task of `cpu` units and `memory` MiB, with the public address that it may have."""
     _check_region(region)
     if architecture not in ARCHITECTURES:
         raise ValueError(
@@ -156,7 +163,7 @@ def run_cost(  # noqa: PLR0913 - a task's size has this many parts
     amounts: Sequence[tuple[str, str, Price, float]] = (
         (f"processor, {architecture}", "vCPU-hour", vcpu, cpu / 1024),
         ("memory", "GB-hour", gigabyte, memory / 1024),
-        ("public IPv4 address", "hour", address, 1),
+        *([("public IPv4 address", "hour", address, 1.0)] if public_address else []),
     )
     return RunCost(
         region=region,

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from automation.digits import write_digits
-from automation.follow import FINAL_STATES, STATIONS, Event, TaskLog, log_stream, stations
+from automation.follow import FINAL_STATES, STATIONS, Event, TaskLog, log_stream, part, stations
 from localcloud.cloud import Cloud
 from localcloud.deployer import Deployment, deploy
 from localcloud.image import ImageError, build
@@ -223,7 +223,7 @@ class _Loop:
     def _follow(self, digest: str) -> RunResult:
         """Tell a run as it goes on, until its record is final."""
         run = digest.removeprefix("sha256:")[:12]
-        log = TaskLog(self.cloud, self.log_group)
+        log = TaskLog(self.cloud.client("logs"), self.log_group)
         told: dict[str, float] = {}
         ends = time.monotonic() + MOST_RUN_SECONDS
         while True:
@@ -252,6 +252,8 @@ class _Loop:
             raise DemoError(f"run {run} must come past every station, but missed {missing}")
         accuracy = record["metrics"]["accuracy"]
         self.story.tell("model", f"run {run} SUCCEEDED, test accuracy {accuracy:.1%}", "green")
+        if promotion := part(record, "promotion"):
+            self.story.tell(promotion["decision"], promotion["reason"])
         return RunResult(
             run=run,
             tags=record["image"]["tags"],

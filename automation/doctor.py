@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import importlib.metadata
-import ipaddress
 import json
 import os
 import platform
@@ -17,7 +16,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, cast
-from urllib.parse import urlsplit
 
 import boto3
 import httpx
@@ -35,6 +33,8 @@ from botocore.exceptions import (
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from rich.text import Text
+
+from automation.aws import is_embedded
 
 ROOT: Final = Path(__file__).parent.parent
 LIMIT_SECONDS: Final = 10.0
@@ -136,11 +136,7 @@ class _Patient:
     @property
     def embedded(self) -> bool:
         """Whether AWS is a process of this machine."""
-        host = urlsplit(self.endpoint or "").hostname or ""
-        try:
-            return ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            return host == "localhost"
+        return is_embedded(self.endpoint)
 
     def on(self, linux: str, macos: str) -> str:
         """Choose the command of this system."""

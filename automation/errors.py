@@ -38,6 +38,10 @@ class ProtectedError(StackError):
     """Resources that hold models, data or images are protected from `destroy`."""
 
 
+class OutputError(StackError):
+    """The stack's outputs lack what a command needs."""
+
+
 class OperationError(StackError):
     """The engine, the program or a provider refused; the text is theirs."""
 

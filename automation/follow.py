@@ -1,20 +1,38 @@
-"""How far a run has come, and what its task says: for whoever follows it."""
+"""How far a run has come, and what its tasks say: for whoever follows it."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
-
-from localcloud.cloud import Cloud
 
 STATIONS: Final = ("claimed", "asked", "running", "log", "stopped", "recorded")
 """Run claimed, task asked for, task running, its first log line, task stopped, end recorded."""
 FINAL_STATES: Final = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
+QUIET_READS: Final = 3
+"""Empty reads after a run's end before its log is taken for whole: lines arrive late."""
 
 Event = tuple[datetime, str, Mapping[str, Any]]
 """When it happened, its detail-type, its detail."""
+Record = Mapping[str, Any]
+"""A run record, as docs/run-record.md has it."""
 
 
-def log_stream(record: Mapping[str, Any] | None) -> str | None:
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line that a task has written."""
+
+    attempt: int
+    at: datetime
+    text: str
+
+
+def part(document: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return an object inside a document; empty where it is null, or unknown to who wrote it."""
+    return document.get(name) or {}
+
+
+def log_stream(record: Record | None) -> str | None:
     """Return the log stream of the run's last attempt, once that has a task."""
     attempts: list[dict[str, Any]] = record["attempts"] if record else []
     return attempts[-1]["log_stream"] if attempts else None
@@ -23,7 +41,7 @@ def log_stream(record: Mapping[str, Any] | None) -> str | None:
 def stations(
     digest: str,
     events: Sequence[Event],
-    record: Mapping[str, Any] | None,
+    record: Record | None,
     first_line: datetime | None,
 ) -> dict[str, float]:
     """Return how many milliseconds after its push the run came past each of STATIONS."""
@@ -61,24 +79,76 @@ def _time(text: str) -> datetime:
 
 
 class TaskLog:
-    """The log of one task, read on from where it was left."""
+    """The log of a stack's tasks, each stream read on from where it was left."""
 
-    def __init__(self, cloud: Cloud, group: str) -> None:
+    def __init__(self, logs: Any, group: str) -> None:
+        """Read with a client of CloudWatch Logs."""
         self.first_at: datetime | None = None
-        self._logs = cloud.client("logs")
+        self._logs = logs
         self._group = group
-        self._from: dict[str, str] = {}
+        self._next: dict[str, str] = {}
 
     def read(self, stream: str) -> list[str]:
         """Return the lines since the last call."""
-        try:
-            answer = self._logs.get_log_events(
-                logGroupName=self._group, logStreamName=stream, startFromHead=True, **self._from
-            )
-        except self._logs.exceptions.ResourceNotFoundException:
-            return []  # the task has not begun to write
-        self._from = {"nextToken": answer["nextForwardToken"]}
-        events = answer["events"]
-        if events and self.first_at is None:
-            self.first_at = datetime.fromtimestamp(events[0]["timestamp"] / 1000, UTC)
-        return [event["message"] for event in events]
+        return [text for _, text in self.entries(stream)]
+
+    def entries(self, stream: str) -> list[tuple[datetime, str]]:
+        """Return the lines since the last call, and when each was written."""
+        found: list[tuple[datetime, str]] = []
+        while True:
+            token = self._next.get(stream)
+            try:
+                answer = self._logs.get_log_events(
+                    logGroupName=self._group,
+                    logStreamName=stream,
+                    startFromHead=True,
+                    **({"nextToken": token} if token else {}),
+                )
+            except self._logs.exceptions.ResourceNotFoundException:
+                return found  # the task has not begun to write
+            found += [
+                (datetime.fromtimestamp(event["timestamp"] / 1000, UTC), event["message"])
+                for event in answer["events"]
+            ]
+            self._next[stream] = answer["nextForwardToken"]
+            # The end is where the token stays; a page may be empty before that.
+            if answer["nextForwardToken"] == token:
+                break
+        if found and self.first_at is None:
+            self.first_at = found[0][0]
+        return found
+
+
+def lines(
+    record: Callable[[], Record],
+    log: TaskLog,
+    *,
+    attempt: int | None = None,
+    follow: bool = False,
+    poll_seconds: float = 1.0,
+) -> Iterator[Line]:
+    """Give the lines of a run's attempts in their order, or of one attempt alone.
+
+    follow: wait for more until the run has ended, over however many attempts that takes.
+    """
+    quiet = 0
+    while True:
+        now = record()
+        news = False
+        for each in now["attempts"]:
+            if each["log_stream"] and attempt in (None, each["number"]):
+                for at, text in log.entries(each["log_stream"]):
+                    news = True
+                    yield Line(attempt=each["number"], at=at, text=text)
+        over = now["state"] in FINAL_STATES or _is_over(now, attempt)
+        quiet = 0 if news or not over else quiet + 1
+        if not follow or quiet >= QUIET_READS:
+            return
+        time.sleep(poll_seconds)
+
+
+def _is_over(record: Record, attempt: int | None) -> bool:
+    return any(
+        each["number"] == attempt and (each["failure"] or each["stopped_at"])
+        for each in record["attempts"]
+    )

@@ -3,10 +3,8 @@
 import base64
 import contextlib
 import functools
-import ipaddress
 import json
 import os
-import shlex
 import shutil
 import subprocess
 import tempfile
@@ -19,15 +17,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import boto3
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    CredentialRetrievalError,
-    NoCredentialsError,
-    ProfileNotFound,
-    SSOError,
-)
 
+from automation.aws import is_loopback, one_line, told_as
+from automation.errors import StackError
 from components.build_context import ARCHITECTURES, BUILD_TAG_PREFIX, content_tag, context_files
 
 COMMIT_DIGITS: Final = 12
@@ -36,25 +28,11 @@ ENGINE_SECONDS: Final = 10
 """How long a Docker engine may take to say that it is there."""
 LAST_LINES: Final = 3
 """Of a failed command's output, in its error."""
-BAD_CREDENTIALS: Final = frozenset(
-    {
-        "AuthFailure",
-        "ExpiredToken",
-        "ExpiredTokenException",
-        "InvalidClientTokenId",
-        "InvalidSignatureException",
-        "UnrecognizedClientException",
-    }
-)
-NOT_THERE: Final = frozenset(
-    {"ClientException", "NoSuchBucket", "ParameterNotFound", "RepositoryNotFoundException"}
-)
-"""ECS says ClientException of a task definition that it does not know."""
 
 OnLine = Callable[[str], object]
 
 
-class PushError(RuntimeError):
+class PushError(StackError):
     """The image is not in the repository; the text says in one line why, and what to do."""
 
 
@@ -71,8 +49,6 @@ class PushResult:
     """The run's, from its record; None while there is none, which is so just after a push."""
     accuracy: float | None
     """Of the model, a fraction of the test set; None before there is one."""
-    follow: tuple[str, ...]
-    """Commands that show how the run goes on."""
 
     def as_json(self) -> dict[str, Any]:
         """Give what a script needs."""
@@ -80,14 +56,13 @@ class PushResult:
         return {name: getattr(self, name) for name in fields}
 
     def lines(self) -> list[str]:
-        """Tell a person what happened, and how to go on."""
+        """Tell a person what happened."""
         what = "pushed" if self.pushed else "already there"
         state = self.state or ("not claimed yet" if self.pushed else "no record")
         accuracy = "" if self.accuracy is None else f", accuracy {self.accuracy:.1%}"
         return [
             f"{what}: {self.tag} is {self.digest}",
             f"run {self.run}: {state}{accuracy}",
-            *(f"  {command}" for command in self.follow),
         ]
 
 
@@ -108,7 +83,7 @@ def push(  # noqa: PLR0913 -- each is one thing that a caller decides
     context = context.resolve()
     if not (context / "Dockerfile").is_file():
         raise PushError(f"context must be a folder with a Dockerfile, got {context}")
-    with _one_line_aws_errors():
+    with told_as(PushError):
         stack = _Stack(outputs, session or boto3.session.Session())
         platform = stack.platform()
         tag = _tag(context, build_args, platform, dirty=dirty)
@@ -126,10 +101,6 @@ def push(  # noqa: PLR0913 -- each is one thing that a caller decides
         pushed=pushed,
         state=record.get("state"),
         accuracy=record.get("metrics", {}).get("accuracy"),
-        follow=(
-            f"aws s3 cp s3://{stack.outputs['bucket']}/runs/{run}/run.json -",
-            f"aws logs tail --follow {shlex.quote(stack.outputs['logGroup'])}",
-        ),
     )
 
 
@@ -187,7 +158,7 @@ class _Stack:
         """Host and port of an embedded cloud, None on AWS."""
         endpoint = urlsplit(str(self.ecr.meta.endpoint_url))
         # An engine needs no certificate for 127.0.0.1, whatever else leads there.
-        return f"127.0.0.1:{endpoint.port}" if _is_loopback(endpoint.hostname) else None
+        return f"127.0.0.1:{endpoint.port}" if is_loopback(endpoint.hostname) else None
 
     @property
     def host(self) -> str:
@@ -248,13 +219,6 @@ class _Stack:
 
     def _client(self, service: str) -> Any:
         return self.session.client(service, region_name=self.region)
-
-
-def _is_loopback(host: str | None) -> bool:
-    try:
-        return ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _tag(context: Path, build_args: Mapping[str, str], platform: str, *, dirty: bool) -> str:
@@ -360,7 +324,7 @@ def _push_without_engine(stack: _Stack, build: _Build, why: str) -> None:
         with Registry(stack.host) as registry:
             registry.push(image, stack.repository, build.tag)
     except (ImageError, RegistryError) as error:
-        raise PushError(_one_line(error)) from error
+        raise PushError(one_line(error)) from error
 
 
 def _push_with_engine(stack: _Stack, build: _Build) -> None:
@@ -441,39 +405,3 @@ def _docker(
             f"docker {arguments[0]} must end well, got exit code {child.returncode}: "
             + " | ".join(last)
         )
-
-
-@contextlib.contextmanager
-def _one_line_aws_errors() -> Generator[None]:
-    try:
-        yield
-    except (
-        NoCredentialsError,
-        CredentialRetrievalError,
-        ProfileNotFound,
-        SSOError,
-    ) as error:
-        raise PushError(_credentials_fault(error)) from error
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "")
-        if code in BAD_CREDENTIALS:
-            raise PushError(_credentials_fault(error)) from error
-        fix = (
-            "these are not this account's or not an up-to-date stack's outputs: run pushtrain up"
-            if code in NOT_THERE
-            else "pushtrain doctor looks for the cause"
-        )
-        raise PushError(f"{_one_line(error)}: {fix}") from error
-    except BotoCoreError as error:
-        raise PushError(f"{_one_line(error)}: pushtrain doctor looks for the cause") from error
-
-
-def _credentials_fault(error: Exception) -> str:
-    return (
-        f"AWS credentials must be valid, got: {_one_line(error)}: aws sso login, or aws configure, "
-        "or export AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-    )
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -29,6 +29,7 @@ from pulumi.automation.errors import CommandError, StackNotFoundError, create_co
 from pulumi.automation.events import OpType, StepEventMetadata
 
 from automation import tasks
+from automation.deployed import Deployed
 from automation.errors import (
     AccessError,
     MissingCliError,
@@ -251,9 +252,21 @@ class Stack:
         except (BotoCoreError, ClientError) as error:
             raise AccessError(f"AWS cannot be asked about stack {self.name}: {error}") from error
 
+    def deployed(self) -> Deployed:
+        """Give outputs and session together: each time that the CLI is asked costs a second."""
+        with self._operation() as (stack, _):
+            answer = stack.workspace.pulumi_command.run(
+                ["stack", "output", "--json", "--stack", self.name], str(self.project), self.env
+            )
+            config = {key: value.value for key, value in stack.get_all_config().items()}
+        outputs: dict[str, Any] = json.loads(answer.stdout)
+        return Deployed(stack=self.name, outputs=outputs, session=self._session(config))
+
     def session(self) -> "Session":
         """Give what makes boto3 clients for the stack's account and region."""
-        config = self.config()
+        return self._session(self.config())
+
+    def _session(self, config: Mapping[str, str]) -> "Session":
         endpoints: list[dict[str, str]] = json.loads(config.get("aws:endpoints", "[]"))
         return Session(
             session=boto3.session.Session(

@@ -132,7 +132,7 @@ def load_parameters(ssm: "SSMClient", wiring: Wiring) -> dict[str, str]:
         text = ssm.get_parameter(Name=name)["Parameter"].get("Value", "")
     except ssm.exceptions.ParameterNotFound:
         return dict(wiring["parameters"])
-    return wiring["parameters"] | _parse_parameters(name, text)
+    return wiring["parameters"] | parse_parameters(name, text)
 
 
 def find_data(s3: "S3Client", wiring: Wiring) -> Data | None:
@@ -154,7 +154,8 @@ def error_code(error: ClientError) -> str:
     return error.response.get("Error", {}).get("Code", "")
 
 
-def _parse_parameters(name: str, text: str) -> dict[str, str]:
+def parse_parameters(name: str, text: str) -> dict[str, str]:
+    """Return the user's parameters, or raise WiringError with all that is wrong with them."""
     fix = (
         f"write a JSON object of strings to the SSM parameter {name}, "
         f'as in {{"epochs": "5"}}, or delete it'

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import click
 
-from automation.commands.shared import JSON, at_work, of_a_stack, print_json, tell
+from automation.commands.shared import JSON, at_stack, at_work, of_a_stack, print_json, tell
 
+FINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 IMAGE_ARGS = "pushtrain:image.args"
 
 
@@ -54,3 +55,52 @@ def push(
         print_json(result.as_json())
     else:
         print("\n".join(result.lines()))
+    if result.state in FINAL:
+        tell(f"  pushtrain runs show {result.run} -s {name}")
+        tell(f"  pushtrain train {result.tag} -s {name}    to train it again")
+    else:
+        tell(f"  pushtrain logs {result.run} -f -s {name}")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  pushtrain train g-3f2a0c11d2e4 -s dev --set epochs=20 --set lr=1e-3
+  pushtrain train sha256:3f2a... -s dev --follow
+"""
+)
+@of_a_stack
+@click.argument("image", metavar="TAG|DIGEST")
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="A run parameter.")
+@click.option("-f", "--follow", is_flag=True, help="Print its log, until it has ended.")
+@JSON
+def train(  # noqa: PLR0913 - each is an option
+    name: str,
+    project: Path | None,
+    image: str,
+    *,
+    pairs: tuple[str, ...],
+    follow: bool,
+    as_data: bool,
+) -> None:
+    """Train an image of the repository again, with other parameters, and print the new run.
+
+    A run's id is taken for its image, too. Parameters that are not set here are those of
+    `pushtrain params get`.
+    """
+    from automation import images
+    from automation.commands.runs import print_log
+    from automation.params import pairs as taken_apart
+
+    with at_stack(name, project) as deployed:
+        answer = images.train(deployed, image, taken_apart(pairs), tell)
+        run = answer["run"]
+        if as_data:
+            print_json(answer)
+        else:
+            print(run)
+            tell(f"{answer['outcome']}: run {run}, {answer['state']}")
+        if follow:
+            print_log(deployed, run, lambda line: tell(line.text), follow=True)
+        else:
+            tell("  " + deployed.command(f"logs {run} -f"))

@@ -12,25 +12,71 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from automation.deployed import Deployed
     from automation.progress import Progress
     from automation.stacks import Stack
+
+WIDE = 1000
+"""Columns for what is not to be wrapped: names are there to be copied."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def of_a_stack(command: Command) -> Command:
-    """Give a command the options that say which stack."""
-    stack = click.option("-s", "--stack", "name", required=True, help="Name of the stack.")
-    project = click.option(
-        "--project",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Folder with the Pulumi.yaml; by default that of this installation.",
-    )
-    return stack(project(command))
-
-
+STACK_HELP = "Name of the stack."
 JSON = click.option("--json", "as_data", is_flag=True, help="Print the result as JSON.")
 YES = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+
+
+def project_option(callback: Callable[..., Any] | None = None) -> Callable[[Command], Command]:
+    """Give the option that says which project."""
+    return click.option(
+        "--project",
+        type=click.Path(file_okay=False, path_type=Path),
+        callback=callback,
+        help="Folder with the Pulumi.yaml; by default that of this installation.",
+    )
+
+
+def of_a_stack(command: Command) -> Command:
+    """Give a command the options that say which stack."""
+    stack = click.option("-s", "--stack", "name", required=True, help=STACK_HELP)
+    return stack(project_option()(command))
+
+
+def from_the_group(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    """Take what a subcommand was not given from its group: `runs -s dev show RUN`, too."""
+    if value is None and context.parent:
+        return context.parent.params.get(parameter.name or "")
+    return value
+
+
+def of_a_group(command: Command) -> Command:
+    """Give a group and its subcommands the options that say which stack, before or after."""
+    stack = click.option("-s", "--stack", "name", callback=from_the_group, help=STACK_HELP)
+    return stack(project_option(from_the_group)(command))
+
+
+@contextlib.contextmanager
+def at_stack(name: str | None, project: Path | None) -> "Generator[Deployed]":
+    """Lend what is deployed of a stack; what goes wrong becomes one line."""
+    if name is None:
+        raise click.UsageError("Missing option '-s' / '--stack'.")
+    from automation.aws import told_as
+    from automation.errors import StackError
+
+    try:
+        with told_as(StackError):
+            yield deployed(name, project)
+    except StackError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def deployed(name: str, project: Path | None) -> "Deployed":
+    """Ask Pulumi where a stack's things are, and make what asks AWS about them."""
+    with at_work(name, project, "outputs") as (stack, _):
+        return stack.deployed()
 
 
 @contextlib.contextmanager
@@ -65,6 +111,28 @@ def tell(text: str) -> None:
 def print_json(document: object) -> None:
     """Write data to stdout."""
     print(json.dumps(document, indent=2))
+
+
+def print_rich(*parts: "RenderableType") -> None:
+    """Write tables to stdout, in colour on a terminal; nothing is ever cut off."""
+    with output() as console:
+        for part in parts:
+            console.print(part)
+
+
+@contextlib.contextmanager
+def output(width: int | None = WIDE) -> "Generator[Console]":
+    """Lend a console of stdout: wide, unless its text is to be wrapped at a terminal's edge."""
+    from rich.console import Console
+
+    if sys.stdout.isatty():
+        yield Console(width=width, highlight=False)
+        return
+    console = Console(width=WIDE, highlight=False)
+    with console.capture() as captured:
+        yield console
+    # A table fills each line up with blanks.
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def print_outputs(found: Mapping[str, object], *, as_data: bool) -> None:

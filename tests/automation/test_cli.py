@@ -1,9 +1,16 @@
 """The command line: help, bad input, exit codes."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import click
 import pytest
+
+from automation import cli
+
+ROOT = Path(__file__).parents[2]
 
 
 def pushtrain(*args, **options):
@@ -39,17 +46,57 @@ def test_an_unknown_command_is_one_line_and_exit_code_2():
     answer = pushtrain("trian")
 
     assert answer.returncode == 2
-    assert answer.stderr == "error: No such command 'trian'. See: pushtrain --help\n"
+    assert answer.stderr == (
+        "error: No such command 'trian'. Did you mean 'train'? See: pushtrain --help\n"
+    )
 
 
-@pytest.mark.parametrize(
-    "command", ["preview", "up", "destroy", "refresh", "outputs", "drift", "cloud"]
-)
-def test_every_command_teaches_by_example(command):
-    answer = pushtrain(command, "--help")
+def every_command(group, before=()):
+    """Name each command and subcommand in words."""
+    found = []
+    for name, command in sorted(group.commands.items()):
+        found.append(" ".join([*before, name]))
+        if isinstance(command, click.Group):
+            found += every_command(command, [*before, name])
+    return found
 
-    assert answer.returncode == 0
-    assert f"pushtrain {command}" in answer.stdout.partition("Example")[2]
+
+@pytest.mark.parametrize("command", every_command(cli.pushtrain))
+def test_every_command_teaches_by_example(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([*command.split(), "--help"])
+    out, _ = capsys.readouterr()
+
+    assert end.value.code == 0
+    assert f"pushtrain {command}" in out.partition("Example")[2]
+
+
+@pytest.mark.parametrize("command", every_command(cli.pushtrain))
+def test_every_command_is_in_the_docs_with_an_example(command):
+    docs = (ROOT / "docs" / "commands.md").read_text()
+
+    assert re.search(rf"^\| `pushtrain {command}\b", docs, re.MULTILINE), "in the table"
+    assert re.search(rf"^[^|]*\bpushtrain {command} ?.*$", docs, re.MULTILINE), "by example"
+
+
+def test_help_waits_for_no_library():
+    slow = "('boto3', 'pulumi', 'rich')"
+    code = f"import sys, automation.cli; print([name for name in {slow} if name in sys.modules])"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert answer.stdout == "[]\n"
+
+
+def test_a_reader_that_has_had_enough_is_no_traceback():
+    shell = f"{sys.executable} -m automation.cli --help | head -n 1; exit ${{PIPESTATUS[0]}}"
+    answer = subprocess.run(
+        ["bash", "-c", shell], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert answer.stdout == "Usage: python -m automation.cli [OPTIONS] COMMAND [ARGS]...\n"
+    assert answer.stderr == ""
 
 
 @pytest.mark.parametrize("command", ["preview", "up", "destroy", "refresh", "outputs", "drift"])
