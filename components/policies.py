@@ -172,57 +172,82 @@ def training_task(bucket_arn: Input[str]) -> Document:
     )
 
 
-def invoke_function(  # noqa: PLR0913 - one name for each thing that the code touches
-    *,
-    scope: AwsScope,
-    stack: str,
-    bucket_arn: Input[str],
-    data_key: str,
-    cluster_arn: Input[str],
-    role_arns: Sequence[Input[str]],
-    wiring_name: str,
-    parameters_name: str,
-) -> Document:
-    """Let the invoke Lambda claim a run, pin a definition to its image and start it."""
-    # A family is the stack's name and 12 hex digits; with `*`, dev would reach into stack dev-2.
-    definitions = scope.arn("ecs", f"task-definition/{stack}-{'?' * 12}:*")
-    tasks = scope.arn(
-        "ecs", Output.format("task/{0}/*", Output.from_input(cluster_arn).apply(_last_part))
-    )
+@dataclass(frozen=True, kw_only=True)
+class HandlerScope:
+    """What the handlers of one stack touch."""
+
+    aws: AwsScope
+    stack: str
+    bucket_arn: Input[str]
+    data_key: str
+    cluster_arn: Input[str]
+    log_group_arn: Input[str]
+    role_arns: Sequence[Input[str]]
+    """Of the tasks that they start."""
+    wiring_name: str
+    parameters_name: str
+
+    def objects(self, *keys: str) -> list[Input[str]]:
+        """Return the ARNs of objects in the stack's bucket."""
+        return [Output.format("{0}/{1}", self.bucket_arn, key) for key in keys]
+
+    def parameters(self, *names: str) -> list[Input[str]]:
+        """Return the ARNs of SSM parameters."""
+        return [self.aws.arn("ssm", f"parameter{name}") for name in names]
+
+
+def invoke_function(scope: HandlerScope) -> Document:
+    """Let the invoke Lambda claim a run, and bring it on its way."""
     return document(
         allow(
             "ReadWiring",
             ["ssm:GetParameter"],
-            [scope.arn("ssm", f"parameter{name}") for name in (wiring_name, parameters_name)],
+            scope.parameters(scope.wiring_name, scope.parameters_name),
         ),
+        allow("MarkRun", ["s3:PutObject"], scope.objects("open/*")),
+        *_bring_run_on(scope),
+    )
+
+
+def observe_function(scope: HandlerScope) -> Document:
+    """Let the observe Lambda check what a run published, and bring it on or to its end."""
+    return document(
+        allow("ReadWiring", ["ssm:GetParameter"], scope.parameters(scope.wiring_name)),
+        *_bring_run_on(scope),
+        *_end_run(scope),
+    )
+
+
+def _bring_run_on(scope: HandlerScope) -> list[Statement]:
+    """Keep the run's record, find its data, pin a definition to its image, and start it."""
+    # A family is the stack's name and 12 hex digits; with `*`, dev would reach into stack dev-2.
+    definitions = scope.aws.arn("ecs", f"task-definition/{scope.stack}-{'?' * 12}:*")
+    cluster = Output.from_input(scope.cluster_arn).apply(_last_part)
+    tasks = scope.aws.arn("ecs", Output.format("task/{0}/*", cluster))
+    in_cluster = {"ArnEquals": {"ecs:cluster": scope.cluster_arn}}
+    return [
         allow(
             "KeepRunRecord",
             ["s3:GetObject", "s3:PutObject"],
-            [Output.format("{0}/runs/*/run.json", bucket_arn)],
+            scope.objects("runs/*/run.json", "slots.json"),
         ),
-        allow("FindData", ["s3:GetObject"], [Output.format("{0}/{1}", bucket_arn, data_key)]),
+        allow("FindData", ["s3:GetObject"], scope.objects(scope.data_key)),
         allow(
             "TellAbsentFromForbidden",
             ["s3:ListBucket"],
-            [bucket_arn],
-            {"StringLike": {"s3:prefix": [data_key, "runs/*"]}},
+            [scope.bucket_arn],
+            {
+                "StringLike": {
+                    "s3:prefix": [scope.data_key, "runs/*", "slots.json", "open/*", "models/*"]
+                }
+            },
         ),
         # DescribeTaskDefinition knows no resource.
         allow("ReadDefinition", ["ecs:DescribeTaskDefinition"], ["*"]),
         allow("PinDefinition", ["ecs:RegisterTaskDefinition"], [definitions]),
-        allow(
-            "RunPinnedDefinition",
-            ["ecs:RunTask"],
-            [definitions],
-            {"ArnEquals": {"ecs:cluster": cluster_arn}},
-        ),
-        # Of an attempt that was given up before its task came.
-        allow(
-            "StopLateTask",
-            ["ecs:StopTask"],
-            [tasks],
-            {"ArnEquals": {"ecs:cluster": cluster_arn}},
-        ),
+        allow("RunPinnedDefinition", ["ecs:RunTask"], [definitions], in_cluster),
+        # Of a run that is to be stopped, or an attempt that was given up before its task came.
+        allow("StopTask", ["ecs:StopTask"], [tasks], in_cluster),
         allow(
             "TagWhatItCreates",
             ["ecs:TagResource"],
@@ -232,45 +257,33 @@ def invoke_function(  # noqa: PLR0913 - one name for each thing that the code to
         allow(
             "HandRolesToTask",
             ["iam:PassRole"],
-            role_arns,
+            scope.role_arns,
             {"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}},
         ),
-    )
+    ]
 
 
-def observe_function(
-    *, scope: AwsScope, bucket_arn: Input[str], log_group_arn: Input[str], wiring_name: str
-) -> Document:
-    """Let the observe Lambda check what a run published, and record how it ended."""
-    return document(
-        allow("ReadWiring", ["ssm:GetParameter"], [scope.arn("ssm", f"parameter{wiring_name}")]),
-        allow("ReadRun", ["s3:GetObject"], [Output.format("{0}/runs/*", bucket_arn)]),
+def _end_run(scope: HandlerScope) -> list[Statement]:
+    """Check what the run published, promote it, tell of its end, and clean up after it."""
+    return [
+        allow("ReadRun", ["s3:GetObject"], scope.objects("runs/*")),
+        allow("WriteManifest", ["s3:PutObject"], scope.objects("runs/*/manifest.json")),
         allow(
-            "KeepRunRecord",
-            ["s3:PutObject"],
-            [
-                Output.format("{0}/runs/*/run.json", bucket_arn),
-                Output.format("{0}/runs/*/manifest.json", bucket_arn),
-            ],
+            "Promote",
+            ["s3:GetObject", "s3:PutObject"],
+            scope.objects("models/champion.json"),
         ),
-        allow(
-            "ListRun",
-            ["s3:ListBucket"],
-            [bucket_arn],
-            {"StringLike": {"s3:prefix": ["runs/*"]}},
-        ),
+        allow("UnmarkRun", ["s3:DeleteObject"], scope.objects("open/*")),
         allow(
             "ReadLastLogLines",
             ["logs:GetLogEvents"],
-            [Output.format("{0}:log-stream:*", log_group_arn)],
+            [Output.format("{0}:log-stream:*", scope.log_group_arn)],
         ),
-        # Neither call knows a resource.
-        allow(
-            "RetireDefinition",
-            ["ecs:DescribeTaskDefinition", "ecs:DeregisterTaskDefinition"],
-            ["*"],
-        ),
-    )
+        # DeregisterTaskDefinition knows no resource.
+        allow("RetireDefinition", ["ecs:DeregisterTaskDefinition"], ["*"]),
+        allow("TellPrograms", ["events:PutEvents"], [scope.aws.arn("events", "event-bus/default")]),
+        allow("TellPeople", ["sns:Publish"], [scope.aws.arn("sns", f"{scope.stack}-ends")]),
+    ]
 
 
 def function_basics(log_group_arn: Input[str], failed_queue_arn: Input[str]) -> Document:

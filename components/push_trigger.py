@@ -96,6 +96,17 @@ class PushTrigger(ComponentResource):
             ),
             opts=child,
         )
+        scope = policies.HandlerScope(
+            aws=args.scope,
+            stack=args.stack,
+            bucket_arn=args.store.bucket_arn,
+            data_key=DATA_KEY,
+            cluster_arn=args.task.cluster_arn,
+            log_group_arn=args.task.log_group_arn,
+            role_arns=[args.task.execution_role_arn, args.task.task_role_arn],
+            wiring_name=self.wiring_name,
+            parameters_name=self.parameters_name,
+        )
         # A handler that ran before its wiring is there would fail.
         wired = ResourceOptions(parent=self, depends_on=[wiring])
         self.observe = EventFunction(
@@ -104,12 +115,7 @@ class PushTrigger(ComponentResource):
                 module="observe",
                 description="A training task stopped: check what it published, record how it ended",
                 pattern=stopped_pattern(args.task.cluster_arn),
-                policy=policies.observe_function(
-                    scope=args.scope,
-                    bucket_arn=args.store.bucket_arn,
-                    log_group_arn=args.task.log_group_arn,
-                    wiring_name=self.wiring_name,
-                ),
+                policy=policies.observe_function(scope),
                 wiring_name=self.wiring_name,
                 timeout_seconds=OBSERVE_TIMEOUT_SECONDS,
                 memory=OBSERVE_MEMORY,
@@ -123,16 +129,7 @@ class PushTrigger(ComponentResource):
                 module="invoke",
                 description="An image was pushed: claim its run, start its training",
                 pattern=push_pattern(args.repository_name, args.tag_prefixes),
-                policy=policies.invoke_function(
-                    scope=args.scope,
-                    stack=args.stack,
-                    bucket_arn=args.store.bucket_arn,
-                    data_key=DATA_KEY,
-                    cluster_arn=args.task.cluster_arn,
-                    role_arns=[args.task.execution_role_arn, args.task.task_role_arn],
-                    wiring_name=self.wiring_name,
-                    parameters_name=self.parameters_name,
-                ),
+                policy=policies.invoke_function(scope),
                 wiring_name=self.wiring_name,
                 timeout_seconds=INVOKE_TIMEOUT_SECONDS,
                 memory=INVOKE_MEMORY,

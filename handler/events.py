@@ -16,8 +16,8 @@ IMAGE_TYPES = frozenset(
 )
 """Artifact media types that ECR gives for something that can run."""
 
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 # Signatures and attestations carry an image's media type, under a tag made of their subject's
 # digest (the OCI referrers tag schema; cosign adds .sig, .att or .sbom).
 _REFERRER_TAG = re.compile(r"sha256-[0-9a-f]{64}(\..*)?")
@@ -71,6 +71,8 @@ class StoppedTask:
     stopped_reason: str | None
     started_at: str | None
     stopped_at: str | None
+    forgotten: bool = False
+    """Whether ECS knows nothing of the task any more, so that no more than this can be said."""
 
     def container(self, name: str) -> Container:
         """Return the container of that name, or one that never started."""
@@ -89,7 +91,7 @@ def parse_push(event: object) -> Push:
         raise NotOursError(f"{_short(action)} with result {_short(result)} is no successful push")
     repository = _text(detail, "repository-name")
     digest = _text(detail, "image-digest")
-    if not _DIGEST.fullmatch(digest):
+    if not DIGEST.fullmatch(digest):
         raise MalformedEventError(
             f"image-digest must be sha256: and 64 hex digits, got {_short(digest)}"
         )
@@ -97,7 +99,7 @@ def parse_push(event: object) -> Push:
     tag = _optional_text(detail, "image-tag")
     if not tag:
         raise NotOursError(f"{digest} was pushed without a tag")
-    if not _TAG.fullmatch(tag):
+    if not TAG.fullmatch(tag):
         raise MalformedEventError(f"image-tag must be one that ECR can hold, got {_short(tag)}")
     if _REFERRER_TAG.fullmatch(tag):
         raise NotOursError(f"tag {tag} holds a signature or attestation of another image")
@@ -118,7 +120,12 @@ def parse_push(event: object) -> Push:
 def parse_stopped_task(event: object) -> StoppedTask:
     """Return the end of a run's task that an ECS event reports."""
     envelope = _envelope(event, source="aws.ecs", kind="ECS Task State Change")
-    detail = _object(envelope.get("detail"), "detail")
+    return parse_task(envelope.get("detail"))
+
+
+def parse_task(task: object) -> StoppedTask:
+    """Return the same from ECS's description of the task, its times as text."""
+    detail = _object(task, "detail")
     status = _text(detail, "lastStatus")
     if status != "STOPPED":
         raise NotOursError(f"a task that is {_short(status)} has not ended")

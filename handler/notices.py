@@ -45,7 +45,8 @@ def send(clients: Clients, run: Run) -> None:
         raise NoticeError(
             f"the event of run {run['run']} must reach the event bus, got {answer['Entries']!r}"
         )
-    clients.sns.publish(TopicArn=run["wiring"]["topic"], Subject=subject(run), Message=message(run))
+    if topic := run["wiring"]["topic"]:
+        clients.sns.publish(TopicArn=topic, Subject=subject(run), Message=message(run))
 
 
 def event_detail(run: Run) -> dict[str, Any]:

@@ -129,9 +129,10 @@ def now() -> str:
     return rfc3339(datetime.now(UTC))
 
 
-def name_of(digest: str) -> str:
-    """Return the name of the first run of that image."""
-    return digest.removeprefix("sha256:")[:12]
+def name_of(digest: str, number: int = 1) -> str:
+    """Return the name of the first run of that image, or of its asked-for repeat."""
+    first = digest.removeprefix("sha256:")[:12]
+    return first if number == 1 else f"{first}-{number}"
 
 
 def prefix(run: str) -> str:
@@ -139,15 +140,56 @@ def prefix(run: str) -> str:
     return f"runs/{run}/"
 
 
+def log_stream(wiring: Wiring, task_arn: str) -> str:
+    """Return the stream that the awslogs driver names for the training container."""
+    return f"{wiring['log_stream_prefix']}/{wiring['container']}/{task_arn.rsplit('/', 1)[-1]}"
+
+
+# What a record says.
+
+
+def is_final(run: Run) -> bool:
+    """Say whether the run is over: no transition leaves that."""
+    return run["state"] in FINAL
+
+
+def may_start(run: Run) -> bool:
+    """Say whether a task of the run is still to be started."""
+    return run["state"] in {"WAITING", "CLAIMED"}
+
+
+def is_due(run: Run, time: str) -> bool:
+    """Say whether a task of the run may be started at that time."""
+    not_before = run["waiting"]["not_before"] if run["waiting"] else None
+    return may_start(run) and (not_before is None or not_before <= time)
+
+
+def open_attempt(run: Run) -> Attempt | None:
+    """Return the attempt whose request is to be sent, or whose task is at work."""
+    if not run["attempts"]:
+        return None
+    last = run["attempts"][-1]
+    return None if last["failure"] or last["stopped_at"] else last
+
+
 # Each transition returns the record it was given, itself, where nothing is left for it to do.
 
 
-def claimed(*, image: Image, parameters: dict[str, str], wiring: Wiring, data: Data | None) -> Run:
+def claimed(
+    *,
+    image: Image,
+    parameters: dict[str, str],
+    wiring: Wiring,
+    data: Data | None,
+    number: int = 1,
+) -> Run:
     """Return the first record of a run; without data it waits for them."""
     time = now()
+    place = f"s3://{wiring['bucket']}/{wiring['data_key']}"
+    waiting: Waiting = {"why": "data", "detail": f"nothing is at {place}", "not_before": None}
     return {
         "version": VERSION,
-        "run": name_of(image["digest"]),
+        "run": name_of(image["digest"], number),
         "state": "CLAIMED" if data else "WAITING",
         "image": image,
         "created_at": time,
@@ -157,7 +199,7 @@ def claimed(*, image: Image, parameters: dict[str, str], wiring: Wiring, data: D
         "data": data,
         "wiring": wiring,
         "repeat": None,
-        "waiting": None if data else waiting_for_data(wiring),
+        "waiting": None if data else waiting,
         "stop": None,
         "attempts": [],
         "metrics": {},
@@ -165,12 +207,6 @@ def claimed(*, image: Image, parameters: dict[str, str], wiring: Wiring, data: D
         "promotion": None,
         "notified_at": None,
     }
-
-
-def waiting_for_data(wiring: Wiring) -> Waiting:
-    """Return what a run without data waits for."""
-    place = f"s3://{wiring['bucket']}/{wiring['data_key']}"
-    return {"why": "data", "detail": f"nothing is at {place}", "not_before": None}
 
 
 def tagged(run: Run, tag: str) -> Run:
@@ -183,22 +219,16 @@ def tagged(run: Run, tag: str) -> Run:
 
 def supplied(run: Run, data: Data) -> Run:
     """Freeze the data that the run has waited for."""
-    if run["data"]:
+    if run["data"] or is_final(run):
         return run
     return {**run, "state": "CLAIMED", "data": data, "waiting": None, "updated_at": now()}
 
 
-def may_start(run: Run) -> bool:
-    """Say whether a task of the run is still to be started."""
-    return run["state"] in {"WAITING", "CLAIMED"}
-
-
-def open_attempt(run: Run) -> Attempt | None:
-    """Return the attempt whose request is to be sent, or sent again."""
-    if not run["attempts"]:
-        return None
-    last = run["attempts"][-1]
-    return None if last["failure"] or last["stopped_at"] else last
+def waiting(run: Run, waiting: Waiting) -> Run:
+    """Let the run wait, unless a task of it is requested or at work."""
+    if not may_start(run) or open_attempt(run) or run["waiting"] == waiting:
+        return run
+    return {**run, "state": "WAITING", "waiting": waiting, "updated_at": now()}
 
 
 def attempted(run: Run, build: Callable[[Run, int], dict[str, Any]]) -> Run:
@@ -230,14 +260,6 @@ def attempted(run: Run, build: Callable[[Run, int], dict[str, Any]]) -> Run:
     }
 
 
-def not_placed(run: Run, number: int, failure: str) -> Run:
-    """Close an attempt that no task came of, unless another delivery had more luck with it."""
-    attempt = run["attempts"][number - 1]
-    if not may_start(run) or attempt["task_arn"] or attempt["failure"]:
-        return run
-    return _with_attempt(run, {**attempt, "failure": failure})
-
-
 def started(run: Run, number: int, task_arn: str) -> Run:
     """Record the task of the latest attempt, unless the run has one, or has ended already.
 
@@ -247,33 +269,63 @@ def started(run: Run, number: int, task_arn: str) -> Run:
     if not may_start(run) or number != len(run["attempts"]):
         return run
     attempt = run["attempts"][-1]
-    stream = log_stream(run["wiring"], task_arn)
-    told: Attempt = {**attempt, "task_arn": task_arn, "failure": None, "log_stream": stream}
-    return {**_with_attempt(run, told), "state": "STARTED", "waiting": None}
+    if attempt["stopped_at"]:
+        return run
+    told: Attempt = {
+        **attempt,
+        "task_arn": task_arn,
+        "failure": None,
+        "log_stream": log_stream(run["wiring"], task_arn),
+        "cause": None,
+        "diagnosis": None,
+    }
+    return {**with_attempt(run, told), "state": "STARTED", "waiting": None}
+
+
+def to_be_stopped(run: Run, stop: Stop) -> Run:
+    """Say why the run's task is going to be stopped; the first to say so is the one on record."""
+    if is_final(run) or run["stop"]:
+        return run
+    return {**run, "stop": stop, "updated_at": now()}
+
+
+def with_attempt(run: Run, attempt: Attempt) -> Run:
+    """Replace the attempt of that number."""
+    attempts = [attempt if a["number"] == attempt["number"] else a for a in run["attempts"]]
+    return {**run, "attempts": attempts, "updated_at": now()}
 
 
 def ended(
-    run: Run, attempt: Attempt, state: State, diagnosis: RunDiagnosis, metrics: dict[str, float]
+    run: Run,
+    state: State,
+    diagnosis: RunDiagnosis,
+    metrics: dict[str, float] | None = None,
+    promotion: Promotion | None = None,
 ) -> Run:
-    """Close the run with its latest attempt, unless it is closed."""
-    if run["state"] in FINAL:
+    """Close the run, unless it is closed."""
+    if is_final(run):
         return run
-    closed = _with_attempt(run, attempt)
+    time = now()
     return {
-        **closed,
+        **run,
         "state": state,
-        "ended_at": closed["updated_at"],
+        "updated_at": time,
+        "ended_at": time,
         "waiting": None,
-        "metrics": metrics,
+        "metrics": metrics or {},
         "diagnosis": diagnosis,
+        "promotion": promotion,
     }
 
 
-def log_stream(wiring: Wiring, task_arn: str) -> str:
-    """Return the stream that the awslogs driver names for the training container."""
-    return f"{wiring['log_stream_prefix']}/{wiring['container']}/{task_arn.rsplit('/', 1)[-1]}"
+def promoted(run: Run, promotion: Promotion) -> Run:
+    """Record what a person decided about the model of a run that succeeded."""
+    return {**run, "promotion": promotion, "updated_at": now()}
 
 
-def _with_attempt(run: Run, attempt: Attempt) -> Run:
-    attempts = [attempt if a["number"] == attempt["number"] else a for a in run["attempts"]]
-    return {**run, "attempts": attempts, "updated_at": now()}
+def notified(run: Run) -> Run:
+    """Record that the notice of the end was sent."""
+    if run["notified_at"]:
+        return run
+    time = now()
+    return {**run, "notified_at": time, "updated_at": time}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from botocore.exceptions import ClientError
@@ -12,6 +13,10 @@ from handler.wiring import error_code
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+# 409: S3 met another conditional write of this object while it judged ours.
+LOST_RACES = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
+"""What S3 answers to a conditional write that came second."""
+_OPEN = "open/"
 _WRITES = 10
 
 
@@ -36,7 +41,11 @@ class RunStore:
         return found[0] if found else None
 
     def claim(self, run: Run) -> Run:
-        """Create the record, or return the one of whoever was faster."""
+        """Create the record, or return the one of whoever was faster.
+
+        The mark comes first: a run that is not over is then always among the open ones.
+        """
+        self._s3.put_object(Bucket=self._bucket, Key=f"{_OPEN}{run['run']}", Body=b"")
         for _ in range(_WRITES):
             if self._write(run, IfNoneMatch="*"):
                 return run
@@ -55,6 +64,22 @@ class RunStore:
             if changed is record or self._write(changed, IfMatch=etag):
                 return changed
         raise LostRaceError(f"{self._place(run)} was changed by another each of {_WRITES} times")
+
+    def open_runs(self, beginning: str = "") -> dict[str, datetime]:
+        """Return the marked runs whose names begin so, and when each was marked."""
+        pages = self._s3.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=f"{_OPEN}{beginning}"
+        )
+        now = datetime.now(UTC)
+        return {
+            entry.get("Key", "").removeprefix(_OPEN): entry.get("LastModified", now)
+            for page in pages
+            for entry in page.get("Contents", [])
+        }
+
+    def unmark(self, run: str) -> None:
+        """Take the run from the open ones: its end is on record and told."""
+        self._s3.delete_object(Bucket=self._bucket, Key=f"{_OPEN}{run}")
 
     def _read(self, run: str) -> tuple[Run, str] | None:
         try:
@@ -94,8 +119,7 @@ class RunStore:
                 **cast("Any", condition),
             )
         except ClientError as error:
-            # 409: S3 met another conditional write of this object while it judged ours.
-            if error_code(error) in {"PreconditionFailed", "ConditionalRequestConflict"}:
+            if error_code(error) in LOST_RACES:
                 return False
             raise
         return True

@@ -44,6 +44,60 @@ def basics(part):
     ]
 
 
+BRING_RUN_ON = [
+    allow(
+        "KeepRunRecord",
+        ["s3:GetObject", "s3:PutObject"],
+        [f"{BUCKET}/runs/*/run.json", f"{BUCKET}/slots.json"],
+    ),
+    allow("FindData", ["s3:GetObject"], [f"{BUCKET}/data/dataset"]),
+    allow(
+        "TellAbsentFromForbidden",
+        ["s3:ListBucket"],
+        [BUCKET],
+        StringLike={"s3:prefix": ["data/dataset", "runs/*", "slots.json", "open/*", "models/*"]},
+    ),
+    allow("ReadDefinition", ["ecs:DescribeTaskDefinition"], ["*"]),
+    allow("PinDefinition", ["ecs:RegisterTaskDefinition"], [FAMILY]),
+    allow(
+        "RunPinnedDefinition",
+        ["ecs:RunTask"],
+        [FAMILY],
+        ArnEquals={"ecs:cluster": f"arn:aws:ecs:{HERE}:cluster/{CLUSTER}"},
+    ),
+    allow(
+        "StopTask",
+        ["ecs:StopTask"],
+        [f"arn:aws:ecs:{HERE}:task/{CLUSTER}/*"],
+        ArnEquals={"ecs:cluster": f"arn:aws:ecs:{HERE}:cluster/{CLUSTER}"},
+    ),
+    allow(
+        "TagWhatItCreates",
+        ["ecs:TagResource"],
+        [FAMILY, f"arn:aws:ecs:{HERE}:task/{CLUSTER}/*"],
+        StringEquals={"ecs:CreateAction": ["RegisterTaskDefinition", "RunTask"]},
+    ),
+    allow(
+        "HandRolesToTask",
+        ["iam:PassRole"],
+        [
+            f"{ROLE}/pushtrain-training-execution-0a1b2c3",
+            f"{ROLE}/pushtrain-training-task-0a1b2c3",
+        ],
+        StringEquals={"iam:PassedToService": "ecs-tasks.amazonaws.com"},
+    ),
+]
+END_RUN = [
+    allow("ReadRun", ["s3:GetObject"], [f"{BUCKET}/runs/*"]),
+    allow("WriteManifest", ["s3:PutObject"], [f"{BUCKET}/runs/*/manifest.json"]),
+    allow("Promote", ["s3:GetObject", "s3:PutObject"], [f"{BUCKET}/models/champion.json"]),
+    allow("UnmarkRun", ["s3:DeleteObject"], [f"{BUCKET}/open/*"]),
+    allow("ReadLastLogLines", ["logs:GetLogEvents"], streams("pushtrain-training-logs")),
+    allow("RetireDefinition", ["ecs:DeregisterTaskDefinition"], ["*"]),
+    allow("TellPrograms", ["events:PutEvents"], [f"arn:aws:events:{HERE}:event-bus/default"]),
+    allow("TellPeople", ["sns:Publish"], [f"arn:aws:sns:{HERE}:dev-ends"]),
+]
+
 IDENTITY_POLICIES = {
     "pushtrain-training-execution-policy": [
         allow("LogInToRegistry", ["ecr:GetAuthorizationToken"], ["*"]),
@@ -78,60 +132,14 @@ IDENTITY_POLICIES = {
     "pushtrain-trigger-invoke-basics-policy": basics("invoke"),
     "pushtrain-trigger-invoke-work-policy": [
         allow("ReadWiring", ["ssm:GetParameter"], [f"{PARAMETER}/wiring", f"{PARAMETER}/training"]),
-        allow("KeepRunRecord", ["s3:GetObject", "s3:PutObject"], [f"{BUCKET}/runs/*/run.json"]),
-        allow("FindData", ["s3:GetObject"], [f"{BUCKET}/data/dataset"]),
-        allow(
-            "TellAbsentFromForbidden",
-            ["s3:ListBucket"],
-            [BUCKET],
-            StringLike={"s3:prefix": ["data/dataset", "runs/*"]},
-        ),
-        allow("ReadDefinition", ["ecs:DescribeTaskDefinition"], ["*"]),
-        allow("PinDefinition", ["ecs:RegisterTaskDefinition"], [FAMILY]),
-        allow(
-            "RunPinnedDefinition",
-            ["ecs:RunTask"],
-            [FAMILY],
-            ArnEquals={"ecs:cluster": f"arn:aws:ecs:{HERE}:cluster/{CLUSTER}"},
-        ),
-        allow(
-            "StopLateTask",
-            ["ecs:StopTask"],
-            [f"arn:aws:ecs:{HERE}:task/{CLUSTER}/*"],
-            ArnEquals={"ecs:cluster": f"arn:aws:ecs:{HERE}:cluster/{CLUSTER}"},
-        ),
-        allow(
-            "TagWhatItCreates",
-            ["ecs:TagResource"],
-            [FAMILY, f"arn:aws:ecs:{HERE}:task/{CLUSTER}/*"],
-            StringEquals={"ecs:CreateAction": ["RegisterTaskDefinition", "RunTask"]},
-        ),
-        allow(
-            "HandRolesToTask",
-            ["iam:PassRole"],
-            [
-                f"{ROLE}/pushtrain-training-execution-0a1b2c3",
-                f"{ROLE}/pushtrain-training-task-0a1b2c3",
-            ],
-            StringEquals={"iam:PassedToService": "ecs-tasks.amazonaws.com"},
-        ),
+        allow("MarkRun", ["s3:PutObject"], [f"{BUCKET}/open/*"]),
+        *BRING_RUN_ON,
     ],
     "pushtrain-trigger-observe-basics-policy": basics("observe"),
     "pushtrain-trigger-observe-work-policy": [
         allow("ReadWiring", ["ssm:GetParameter"], [f"{PARAMETER}/wiring"]),
-        allow("ReadRun", ["s3:GetObject"], [f"{BUCKET}/runs/*"]),
-        allow(
-            "KeepRunRecord",
-            ["s3:PutObject"],
-            [f"{BUCKET}/runs/*/run.json", f"{BUCKET}/runs/*/manifest.json"],
-        ),
-        allow("ListRun", ["s3:ListBucket"], [BUCKET], StringLike={"s3:prefix": ["runs/*"]}),
-        allow("ReadLastLogLines", ["logs:GetLogEvents"], streams("pushtrain-training-logs")),
-        allow(
-            "RetireDefinition",
-            ["ecs:DescribeTaskDefinition", "ecs:DeregisterTaskDefinition"],
-            ["*"],
-        ),
+        *BRING_RUN_ON,
+        *END_RUN,
     ],
 }
 

@@ -11,6 +11,7 @@ import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from botocore import xform_name
 from botocore.response import StreamingBody
 from botocore.validate import ParamValidator
 
-from handler import invoke, observe
+from handler import invoke, observe, reconcile
 from handler.wiring import Clients
 
 ROOT = Path(__file__).parents[2]
@@ -33,28 +34,29 @@ TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:dev-notices"
 SERVICES = ("ecr", "ecs", "events", "logs", "s3", "sns", "ssm")
 
 # What each handler's role must allow, and no more: the policies in components/ are made of these.
+_START = {
+    "ecs:DescribeTaskDefinition",
+    "ecs:RegisterTaskDefinition",
+    "ecs:RunTask",
+    "ecs:StopTask",
+    "s3:GetObject",
+    "s3:HeadObject",
+    "s3:PutObject",
+    "ssm:GetParameter",
+}
+_END = {
+    "ecs:DeregisterTaskDefinition",
+    "events:PutEvents",
+    "logs:GetLogEvents",
+    "s3:DeleteObject",
+    "s3:ListObjectsV2",
+    "sns:Publish",
+}
 CALLS = {
-    "invoke": {
-        "ecs:DescribeTaskDefinition",
-        "ecs:RegisterTaskDefinition",
-        "ecs:RunTask",
-        "ecs:StopTask",
-        "s3:GetObject",
-        "s3:HeadObject",
-        "s3:PutObject",
-        "ssm:GetParameter",
-    },
-    "observe": {
-        "ecs:DeregisterTaskDefinition",
-        "ecs:DescribeTaskDefinition",
-        "logs:GetLogEvents",
-        "s3:GetObject",
-        "s3:ListObjectsV2",
-        "s3:PutObject",
-        "ssm:GetParameter",
-    },
-    # What the end of a run takes of either handler that may come to it.
+    "invoke": _START,
     "notices": {"events:PutEvents", "sns:Publish"},
+    "observe": _START | _END,
+    "reconcile": _START | _END | {"ecr:DescribeImages", "ecs:DescribeTasks", "ecs:ListTasks"},
 }
 
 
@@ -88,6 +90,7 @@ class Object:
     body: bytes
     etag: str
     version_id: str
+    time: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 @dataclass
@@ -107,13 +110,17 @@ class Aws:
     refused_events: list[str] = field(default_factory=list)
     """Codes with which the event bus takes the call and refuses what is in it."""
     log_lines: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    log_time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    """When the log lines were written."""
+    images: list[dict[str, Any]] = field(default_factory=list)
+    """What ECR tells of the tagged images."""
     notices: list[dict[str, Any]] = field(default_factory=list)
     """What was published to the topic, and put on the event bus, in order."""
     calls: list[str] = field(default_factory=list)
     before: Callable[[str, dict[str, Any]], None] = lambda _operation, _params: None
     after: Callable[[str, dict[str, Any]], None] = lambda _operation, _params: None
     errors: dict[str, list[str]] = field(default_factory=dict)
-    """Operation -> codes with which its next calls fail."""
+    """Operation -> codes with which its next calls fail; an empty one lets a call pass."""
     lock: Any = field(default_factory=threading.RLock)
     numbers: Any = field(default_factory=lambda: itertools.count(1))
 
@@ -124,6 +131,15 @@ class Aws:
     def stop(self, event: object) -> dict[str, Any]:
         """Deliver an event to the observe handler."""
         return observe.deliver(event, self.clients("observe"))
+
+    def reconcile(self, event: object | None = None) -> dict[str, Any]:
+        """Make a round, or deliver a request, to the reconcile handler."""
+        scheduled = {
+            "source": "aws.events",
+            "detail-type": "Scheduled Event",
+            "time": "2026-01-02T03:30:00Z",
+        }
+        return reconcile.deliver(event or scheduled, self.clients("reconcile"))
 
     def clients(self, handler: str) -> Clients:
         """Return clients that may do what that handler's role may do."""
@@ -144,12 +160,12 @@ class Aws:
         with self.lock:
             self.calls.append(f"{service}:{operation}")
 
-            def fail(code: str, **more: Any) -> None:
-                error = {"Error": {"Code": code, "Message": code}, **more}
+            def fail(code: str, message: str | None = None, **more: Any) -> None:
+                error = {"Error": {"Code": code, "Message": message or code}, **more}
                 raise client.exceptions.from_code(code)(error, operation)
 
-            if codes := self.errors.get(operation):
-                fail(codes.pop(0))
+            if (codes := self.errors.get(operation)) and (code := codes.pop(0)):
+                fail(code)
             try:
                 answer = getattr(self, f"_{xform_name(operation)}")(fail, copy.deepcopy(params))
             finally:
@@ -171,15 +187,20 @@ class Aws:
 
     def _put_object(self, fail, params):
         key, body, match = params["Key"], params["Body"], params.get("IfMatch")
-        assert (params["Bucket"], params["ContentType"]) == (BUCKET, "application/json")
+        assert params["Bucket"] == BUCKET
+        if key.startswith("open/"):
+            self.put(key, body)
+            return {}
+        assert params["ContentType"] == "application/json"
         there = self.objects.get(key, [])
         assert match or params["IfNoneMatch"] == "*"
         if match and not there:
             fail("NoSuchKey")
         if there and there[-1].etag != match:
             fail("PreconditionFailed")
-        kinds = {"manifest.json": "manifest", "champion.json": "champion"}
-        validator(kinds.get(key.rpartition("/")[2], "run")).validate(json.loads(body))
+        kinds = {"slots.json": "slots", "manifest.json": "manifest", "champion.json": "champion"}
+        kind = kinds.get(key.rsplit("/", 1)[-1], "run")
+        validator(kind).validate(json.loads(body))
         self.put(key, body)
         return {}
 
@@ -203,8 +224,21 @@ class Aws:
         assert params["Bucket"] == BUCKET
         after = params.get("ContinuationToken", "")
         keys = sorted(k for k in self.objects if k.startswith(params["Prefix"]) and k > after)
-        page = {"Contents": [{"Key": k} for k in keys[:2]], "IsTruncated": len(keys) > 2}
+        found = [{"Key": k, "LastModified": self.objects[k][-1].time} for k in keys[:2]]
+        page = {"Contents": found, "IsTruncated": len(keys) > 2}
         return page | ({"NextContinuationToken": keys[1]} if len(keys) > 2 else {})
+
+    def _delete_object(self, _fail, params):
+        assert params["Bucket"] == BUCKET
+        self.objects.pop(params["Key"], None)
+        return {}
+
+    # ECR
+
+    def _describe_images(self, _fail, params):
+        assert params["repositoryName"] == "trainer"
+        assert params["filter"] == {"tagStatus": "TAGGED"}
+        return {"imageDetails": self.images}
 
     # SSM and Logs
 
@@ -220,7 +254,8 @@ class Aws:
         if place not in self.log_lines:
             fail("ResourceNotFoundException")
         lines = self.log_lines[place][-params["limit"] :]
-        return {"events": [{"message": line} for line in lines]}
+        time = int(self.log_time.timestamp() * 1000)
+        return {"events": [{"message": line, "timestamp": time} for line in lines]}
 
     # SNS and EventBridge
 
@@ -310,11 +345,42 @@ class Aws:
         self.answers[token] = (params, answer)
         return answer
 
-    def _stop_task(self, _fail, params):
+    def _stop_task(self, fail, params):
         assert params["cluster"] == f"{ECS}:cluster/dev"
         assert params["reason"].startswith("pushtrain: ")
+        if params["task"] not in self.tasks:
+            fail("InvalidParameterException", "The referenced task was not found.")
         self.tasks[params["task"]]["status"] = "STOPPED"
         return {}
+
+    def _list_tasks(self, _fail, params):
+        assert params["cluster"] == f"{ECS}:cluster/dev"
+        arns = [
+            arn
+            for arn, task in self.tasks.items()
+            if task["params"]["startedBy"] == params["startedBy"]
+            and task["status"] == params["desiredStatus"]
+        ]
+        return {"taskArns": arns}
+
+    def _describe_tasks(self, _fail, params):
+        assert params["cluster"] == f"{ECS}:cluster/dev"
+        assert 0 < len(params["tasks"]) <= 100
+        known = [arn for arn in params["tasks"] if arn in self.tasks]
+        missing = [arn for arn in params["tasks"] if arn not in self.tasks]
+        return {
+            "tasks": [self._description(arn, **self.tasks[arn]) for arn in known],
+            "failures": [{"arn": arn, "reason": "MISSING"} for arn in missing],
+        }
+
+    def _description(self, arn, params, status, **told):
+        return {
+            "taskArn": arn,
+            "clusterArn": params["cluster"],
+            "startedBy": params["startedBy"],
+            "lastStatus": status,
+            **told,
+        }
 
     # What tests ask
 

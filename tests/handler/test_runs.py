@@ -41,7 +41,7 @@ def started(attempted):
 
 @pytest.fixture
 def ended(started):
-    return runs.ended(started, started["attempts"][0], "SUCCEEDED", SUCCESS, {"accuracy": 0.9})
+    return runs.ended(started, "SUCCEEDED", SUCCESS, {"accuracy": 0.9})
 
 
 def test_an_attempt_that_is_open_is_not_opened_again(attempted):
@@ -49,8 +49,12 @@ def test_an_attempt_that_is_open_is_not_opened_again(attempted):
     assert runs.attempted(attempted, build) is attempted
 
 
+def refuse(run: runs.Run) -> runs.Run:
+    return runs.with_attempt(run, {**run["attempts"][-1], "failure": "no capacity"})
+
+
 def test_an_attempt_that_placed_nothing_is_followed_by_the_next(attempted):
-    failed = runs.not_placed(attempted, 1, "no capacity")
+    failed = refuse(attempted)
     again = runs.attempted(failed, build)
 
     assert runs.open_attempt(failed) is None
@@ -65,7 +69,7 @@ def test_an_attempt_that_stopped_is_over(attempted):
 
 
 def test_a_task_outweighs_a_failure_that_was_recorded(attempted):
-    started = runs.started(runs.not_placed(attempted, 1, "no capacity"), 1, ARN)
+    started = runs.started(refuse(attempted), 1, ARN)
 
     assert started["state"] == "STARTED"
     assert started["attempts"][0]["task_arn"] == ARN
@@ -73,19 +77,9 @@ def test_a_task_outweighs_a_failure_that_was_recorded(attempted):
 
 
 def test_a_task_of_an_earlier_attempt_starts_nothing(attempted):
-    again = runs.attempted(runs.not_placed(attempted, 1, "no capacity"), build)
+    again = runs.attempted(refuse(attempted), build)
 
     assert runs.started(again, 1, ARN) is again
-
-
-def test_the_first_failure_of_an_attempt_stays(attempted):
-    failed = runs.not_placed(attempted, 1, "no capacity")
-
-    assert runs.not_placed(failed, 1, "something else") is failed
-
-
-def test_a_failure_does_not_undo_a_start(started):
-    assert runs.not_placed(started, 1, "no capacity") is started
 
 
 def test_data_are_frozen_once(claimed):
@@ -103,13 +97,15 @@ def test_a_waiting_run_is_claimed_by_its_data(claimed, wires):
 
 
 def test_a_final_state_is_never_left(ended):
-    attempt = ended["attempts"][0]
+    wait: runs.Waiting = {"why": "limit", "detail": "", "not_before": None}
+    stop: runs.Stop = {"why": "cancel", "by": "me", "reason": "", "at": runs.now()}
 
     assert ended["state"] == "SUCCEEDED"
     assert runs.attempted(ended, build) is ended
     assert runs.started(ended, 1, "another") is ended
-    assert runs.not_placed(ended, 1, "no capacity") is ended
-    assert runs.ended(ended, attempt, "FAILED", SUCCESS, {}) is ended
+    assert runs.waiting(ended, wait) is ended
+    assert runs.to_be_stopped(ended, stop) is ended
+    assert runs.ended(ended, "FAILED", SUCCESS) is ended
 
 
 def test_a_tag_is_noted_in_any_state(ended):
