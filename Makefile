@@ -35,8 +35,8 @@ check: $(STAMP) ## Lint, types, spelling
 	@$(BIN)/ruff format --check .
 	@$(BIN)/pyright
 	@$(BIN)/codespell
-	@$(BIN)/hadolint trainer/Dockerfile
-	@$(BIN)/shellcheck .ci/run requirements/*.sh
+	@$(BIN)/hadolint trainer/Dockerfile examples/*/Dockerfile
+	@$(BIN)/shellcheck .ci/run requirements/*.sh examples/*/*.sh
 
 format: $(STAMP) ## Let ruff lay out and mend what it can
 	@$(BIN)/ruff format .
