@@ -4,23 +4,18 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
 
 from trainer.config import check_job, parse_flags, read_config, read_job
 from trainer.errors import TrainerError
 from trainer.log import say
-
-
-def stop(signum: int, _frame: FrameType | None) -> None:
-    """End with the shell's code for the signal; nothing is published then."""
-    say(f"stopped by {signal.Signals(signum).name}: nothing is published")
-    sys.exit(128 + signum)
+from trainer.stop import Stop
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the trainer; 2 says that the parameters are bad, 1 that data or storage are."""
     # As PID 1 of a container a process ignores SIGTERM unless it handles it.
-    signal.signal(signal.SIGTERM, stop)
+    stop = Stop()
+    signal.signal(signal.SIGTERM, stop.handle)
     try:
         flags = parse_flags(argv)
         job = read_job(flags)
@@ -30,9 +25,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Torch's threads spin while they wait for each other, unless told to sleep before it is
         # loaded: on a busy machine spinning made a training eight times slower.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        # What a GPU's matrix products need to come out the same twice.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         from trainer.train import run  # noqa: PLC0415 - torch takes seconds, the line above none
 
-        run(job, config)
+        run(job, config, stop)
     except TrainerError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code

@@ -5,24 +5,35 @@ Standard library alone, since the first log line waits for this module.
 
 import argparse
 import os
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from trainer.errors import ConfigError
 
-PARAMETER = "PUSHTRAIN_PARAM_"
+PARAMETER: Final = "PUSHTRAIN_PARAM_"
+PRESET_NAMES: Final = ("quick", "standard", "best")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
     """Everything that decides what is learnt; each field is a parameter and a flag."""
 
-    epochs: int | None = None
-    """Passes over the training images; by default 2, or as many as make 60 steps: a small
-    set needs the steps, and has the time for them."""
+    preset: str = "quick"
+    """Where the values come from that are not given; `PRESETS` shows them."""
+    seed: int = 0
+    """Start of every random choice: same seed, same kind of CPU, same threads, same weights."""
+    warm_start: str = "none"
+    """`champion` starts from the champion's weights, if they fit."""
+
+    epochs: int = 2
+    """Passes over the training images."""
+    least_steps: int = 0
+    """A set so small that `epochs` are fewer steps than these gets more epochs; 0 where epochs
+    are given, which are then kept."""
     batch_size: int = 500
     """Images a step; a set smaller than that is one batch."""
     filter_rate: float = 0.24
@@ -33,23 +44,47 @@ class TrainingConfig:
     """L2 penalty on the weights that SGD moves; the filters' norm is fixed."""
     label_smoothing: float = 0.2
     """Share of the target spread over all classes; the training loss alone knows it."""
-    mirror: bool = False
-    """Show half of the images mirrored; off, since a mirrored digit or letter is none."""
-    seed: int = 0
-    """Start of every random choice: same seed, same kind of CPU, same threads, same weights."""
+    shift: bool | None = None
+    """Show images shifted by up to a 16th of their side; by default where each is shown more
+    than 5 times, since what is seen a few times is not learnt by heart."""
+    mirror: bool | None = False
+    """Show half of the images mirrored. By default off in `quick`; in the longer presets on
+    for images in colour, off for grey ones: digits and letters mirrored are none."""
+
+    widths: tuple[int, ...] = (64, 128, 128)
+    """Filters of each block."""
+    residual: tuple[int, ...] = (0, 0, 0)
+    """Convolutions behind each block whose output is added to their input."""
+
+    device: str = "auto"
+    """`cuda`, `cpu`, or whichever there is."""
+    compile: bool = False
+    """Let torch.compile fuse the network; needs a compiler, which the image has not."""
+    checkpoint_seconds: int = 60
+    """Between two checkpoints; it changes nothing of what is learnt."""
 
     def __post_init__(self) -> None:
         rules = (
-            ("epochs", "be at least 1", self.epochs is None or self.epochs >= 1),
+            ("preset", f"be one of {', '.join(PRESET_NAMES)}", self.preset in PRESET_NAMES),
+            ("seed", "be at least 0 and below 2**63", 0 <= self.seed < 2**63),
+            ("warm_start", "be none or champion", self.warm_start in ("none", "champion")),
+            ("epochs", "be at least 1", self.epochs >= 1),
+            ("least_steps", "be at least 0", self.least_steps >= 0),
             ("batch_size", "be at least 1", self.batch_size >= 1),
             ("filter_rate", "be above 0 and at most 10", 0 < self.filter_rate <= 10),
             ("learning_rate", "be above 0 and at most 10", 0 < self.learning_rate <= 10),
             ("weight_decay", "be at least 0 and below 1", 0 <= self.weight_decay < 1),
             ("label_smoothing", "be at least 0 and below 1", 0 <= self.label_smoothing < 1),
-            ("seed", "be at least 0 and below 2**63", 0 <= self.seed < 2**63),
+            ("widths", "be numbers of at least 1", min(self.widths, default=0) >= 1),
+            ("residual", "be numbers of at least 0", min(self.residual, default=0) >= 0),
+            ("residual", "be as many as widths", len(self.residual) == len(self.widths)),
+            ("device", "be auto, cpu or cuda", self.device in ("auto", "cpu", "cuda")),
+            ("checkpoint_seconds", "be at least 1", self.checkpoint_seconds >= 1),
         )
         faults = [
-            f"{name} must {rule}, got {getattr(self, name)}" for name, rule, ok in rules if not ok
+            f"{name} must {rule}, got {_write(getattr(self, name))}"
+            for name, rule, ok in rules
+            if not ok
         ]
         if faults:
             raise ConfigError("; ".join(faults))
@@ -58,14 +93,54 @@ class TrainingConfig:
         """Count whole batches; what is left over waits for another epoch's order."""
         return max(1, images // self.batch_size)
 
-    def resolve(self, images: int) -> "TrainingConfig":
-        """Settle what depends on the number of training images."""
-        resolved = replace(self, batch_size=min(self.batch_size, images))
-        return replace(resolved, epochs=resolved.epochs_for(images))
+    def resolve(self, images: int, *, colour: bool) -> "TrainingConfig":
+        """Settle what depends on the training images."""
+        fitting = replace(self, batch_size=min(self.batch_size, images))
+        epochs = max(self.epochs, -(-self.least_steps // fitting.steps_per_epoch(images)))
+        return replace(
+            fitting,
+            epochs=epochs,
+            least_steps=0,
+            shift=epochs > 5 if self.shift is None else self.shift,
+            mirror=colour if self.mirror is None else self.mirror,
+        )
 
-    def epochs_for(self, images: int) -> int:
-        """Give the epochs asked for, or else those that the set's size calls for."""
-        return self.epochs or max(2, -(-60 // self.steps_per_epoch(images)))
+
+PRESETS: Final = {
+    # A minute's look at whether anything can be learnt: a twentieth of a long training, or less.
+    "quick": TrainingConfig(
+        preset="quick",
+        epochs=2,
+        least_steps=60,
+        batch_size=500,
+        widths=(64, 128, 128),
+        residual=(0, 0, 0),
+        shift=None,
+        mirror=False,
+    ),
+    # For everyday work.
+    "standard": TrainingConfig(
+        preset="standard",
+        epochs=6,
+        least_steps=200,
+        batch_size=500,
+        widths=(64, 128, 128),
+        residual=(1, 1, 1),
+        shift=True,
+        mirror=None,
+    ),
+    # The model that is kept.
+    "best": TrainingConfig(
+        preset="best",
+        epochs=10,
+        least_steps=400,
+        batch_size=500,
+        widths=(64, 128, 256),
+        residual=(1, 1, 1),
+        shift=True,
+        mirror=None,
+    ),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +155,8 @@ class Job:
     data_key: str | None
     data_version: str | None
     run_prefix: str | None
+    checkpoint_prefix: str | None
+    champion_key: str | None
     data_path: Path | None
     out: Path | None
 
@@ -130,6 +207,8 @@ def read_job(flags: argparse.Namespace, environ: Mapping[str, str] = os.environ)
         data_key=environ.get("PUSHTRAIN_DATA_KEY") or None,
         data_version=environ.get("PUSHTRAIN_DATA_VERSION") or None,
         run_prefix=environ.get("PUSHTRAIN_RUN_PREFIX") or None,
+        checkpoint_prefix=environ.get("PUSHTRAIN_CHECKPOINT_PREFIX") or None,
+        champion_key=environ.get("PUSHTRAIN_CHAMPION_KEY") or None,
         data_path=flags.data,
         out=flags.out,
     )
@@ -162,18 +241,40 @@ def read_config(
         raise ConfigError(f"parameter must be one of {', '.join(kinds)}, got {', '.join(unknown)}")
     given |= {name: getattr(flags, name) for name in kinds if getattr(flags, name) is not None}
     values: dict[str, Any] = {name: _read(name, kinds[name], text) for name, text in given.items()}
-    return TrainingConfig(**values)
+    if "epochs" in values:
+        values.setdefault("least_steps", 0)
+    # An unknown preset is refused by the config, together with whatever else is wrong.
+    preset = PRESETS.get(values.get("preset", "quick"), PRESETS["quick"])
+    return replace(preset, **values)
 
 
 def _kind(annotation: Any) -> str:
-    return str(getattr(annotation, "__name__", annotation)).split(" ")[0]
+    return re.split(r"\W", str(getattr(annotation, "__name__", annotation)))[0]
 
 
-def _read(name: str, kind: str, text: str) -> float | bool:
-    rule = {"bool": "true or false", "float": "a number", "int": "a whole number"}[kind]
+def _read(name: str, kind: str, text: str) -> float | bool | str | tuple[int, ...]:
+    rule = {
+        "bool": "true or false",
+        "float": "a number",
+        "int": "a whole number",
+        "tuple": "whole numbers with commas between",
+    }
     try:
-        if kind == "bool":
-            return {"true": True, "false": False}[text.strip().lower()]
-        return int(text) if kind == "int" else float(text)
+        match kind:
+            case "bool":
+                return {"true": True, "false": False}[text.strip().lower()]
+            case "int":
+                return int(text)
+            case "float":
+                return float(text)
+            case "tuple":
+                return tuple(int(part) for part in text.split(","))
+            case _:
+                return text.strip()
     except (KeyError, ValueError) as error:
-        raise ConfigError(f"{name} must be {rule}, got {text!r}") from error
+        raise ConfigError(f"{name} must be {rule[kind]}, got {text!r}") from error
+
+
+def _write(value: Any) -> str:
+    """Show a value as one would give it."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType] - any tuple will do

@@ -19,3 +19,7 @@ class DataError(TrainerError):
 
 class StorageError(TrainerError):
     """A place that cannot be read or written."""
+
+
+class AbsentError(StorageError):
+    """A place that can be read, and holds no such object."""

@@ -37,13 +37,32 @@ class Architecture:
     """Patch components the first layer sees, at most as many as a patch has values."""
     widths: tuple[int, ...] = (64, 128, 128)
     """Filters of each block."""
+    residual: tuple[int, ...] = (0, 0, 0)
+    """Convolutions behind each block whose output is added to their input."""
+
+
+class Residual(nn.Module):
+    """A convolution that adds to its input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.change = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Give the input and what is made of it, added."""
+        return features + self.change(features)
 
 
 class SmallConvNet(nn.Module):
     """A fixed layer that whitens patches, then three blocks that learn: bytes in, logits out.
 
     The design is Keller Jordan's, https://github.com/KellerJordan/cifar10-airbench, made smaller
-    for a CPU: the whitening has stride 2, and a block one convolution instead of two.
+    for a CPU: the whitening has stride 2, and a block one convolution, with as many residual ones
+    behind it as are asked for.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -60,12 +79,13 @@ class SmallConvNet(nn.Module):
         self.whitening.weight.requires_grad = False
         layers: list[nn.Module] = [nn.ReLU(inplace=True)]
         side //= stride
-        for width in architecture.widths:
+        for width, more in zip(architecture.widths, architecture.residual, strict=True):
             layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=False))
             if side >= 8:  # so that 32 pixels end as 4, and 8 as 4
                 layers.append(nn.MaxPool2d(2))
                 side //= 2
             layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            layers += [Residual(width) for _ in range(more)]
             channels = width
         self.features = nn.Sequential(*layers)
         self.head = nn.Linear(channels, len(architecture.classes), bias=False)
@@ -113,7 +133,12 @@ def save_model(model: SmallConvNet, **facts: Any) -> bytes:
         **{name: json.dumps(fact) for name, fact in facts.items()},
     }
     weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
-    return save_tensors(weights, header)
+    body = save_tensors(weights, header)
+    # The library writes its header in an order of chance; equal models are equal files here.
+    size = int.from_bytes(body[:8], "little")
+    text = json.dumps(json.loads(body[8 : 8 + size]), sort_keys=True, separators=(",", ":"))
+    text += " " * (-len(text) % 8)  # tensors begin at a multiple of 8, as they did
+    return len(text).to_bytes(8, "little") + text.encode() + body[8 + size :]
 
 
 def load_model(body: bytes, source: str) -> SmallConvNet:
@@ -125,7 +150,7 @@ def load_model(body: bytes, source: str) -> SmallConvNet:
         if header["format"] != FORMAT:
             raise DataError(f"{source} must be of format {FORMAT}, got {header['format']}")
         kept: dict[str, Any] = json.loads(header["architecture"])
-        for name in ("classes", "mean", "std", "widths"):
+        for name in ("classes", "mean", "std", "widths", "residual"):
             kept[name] = tuple(kept[name])
         model = SmallConvNet(Architecture(**kept))
         model.load_state_dict(weights)

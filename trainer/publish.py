@@ -36,7 +36,7 @@ class Publication:
             "run": self._job.run,
             "attempt": self._job.attempt,
             "image_digest": self._job.image_digest,
-            "git_sha": git_sha(self._job.image_tag),
+            **commit(self._job.image_tag),
             "files": self._files,
             "model": MODEL,
             **facts,
@@ -44,10 +44,13 @@ class Publication:
         self._storage.put(MANIFEST, to_json(manifest))
 
 
-def git_sha(tag: str | None) -> str | None:
-    """Read the commit from a tag such as g-1a2b3c4; other tags name none."""
-    match = re.fullmatch(r"g-([0-9a-f]{7,40})", tag or "")
-    return match[1] if match else None
+def commit(tag: str | None) -> dict[str, str | bool | None]:
+    """Read the commit from a tag such as g-1a2b3c4, and whether the image differs from it.
+
+    A changed context is pushed as g-1a2b3c4-dirty-<hash>. Other tags name no commit.
+    """
+    match = re.fullmatch(r"g-([0-9a-f]{7,40})(-dirty(?:-\w+)?)?", tag or "")
+    return {"git_sha": match[1] if match else None, "dirty": bool(match[2]) if match else None}
 
 
 def to_json(document: Any) -> bytes:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Protocol
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from trainer.errors import StorageError
+from trainer.errors import AbsentError, StorageError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
+_ABSENT = ("404", "NoSuchKey")
 _HINTS = {
     "403": "the credentials must allow it",
     "404": "there is no such object or bucket",
@@ -36,6 +37,14 @@ class Storage(Protocol):
 
     def get(self, name: str) -> bytes:
         """Read a whole object."""
+        ...
+
+    def find(self, name: str) -> bytes | None:
+        """Read a whole object, or give None where there is none."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Free the place of an object that has served its time."""
         ...
 
 
@@ -63,8 +72,22 @@ class Folder:
         """Read a file."""
         try:
             return (self._path / name).read_bytes()
+        except FileNotFoundError as error:
+            raise AbsentError(f"cannot read {self._path / name}: {error.strerror}") from error
         except OSError as error:
             raise StorageError(f"cannot read {self._path / name}: {error.strerror}") from error
+
+    def find(self, name: str) -> bytes | None:
+        """Read a file, if it is there."""
+        with contextlib.suppress(AbsentError):
+            return self.get(name)
+        return None
+
+    def remove(self, name: str) -> None:
+        """Delete a file, and the folder if that was all in it."""
+        with contextlib.suppress(OSError):
+            (self._path / name).unlink()
+            self._path.rmdir()
 
 
 class S3Prefix:
@@ -90,6 +113,15 @@ class S3Prefix:
             answer = self._client.get_object(Bucket=self._bucket, Key=f"{self._prefix}{name}")
             return answer["Body"].read()
 
+    def find(self, name: str) -> bytes | None:
+        """Read an object, if it is there."""
+        with contextlib.suppress(AbsentError):
+            return self.get(name)
+        return None
+
+    def remove(self, name: str) -> None:
+        """Leave it to the bucket's lifecycle rule: a task may not delete."""
+
     def download(self, name: str, version: str | None, target: Path) -> None:
         """Copy an object to a file, in parallel parts when it is large."""
         extra = {"VersionId": version} if version else {}
@@ -108,6 +140,7 @@ def _in_one_line(what: str) -> Generator[None]:
         raise StorageError(f"{what}: no AWS credentials were found") from error
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "")
-        raise StorageError(f"{what}: {_HINTS.get(code, error)} ({code})") from error
+        kind = AbsentError if code in _ABSENT else StorageError
+        raise kind(f"{what}: {_HINTS.get(code, error)} ({code})") from error
     except BotoCoreError as error:
         raise StorageError(f"{what}: {error}") from error

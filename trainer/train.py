@@ -3,205 +3,203 @@
 # Torch leaves parts of its interface untyped.
 # pyright: reportUnknownMemberType=false
 
-import contextlib
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Generator
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from trainer import data
+from trainer.checkpoint import Checkpoints, identify
 from trainer.config import Job, TrainingConfig
-from trainer.cores import cores
-from trainer.data import DataSet, Split
-from trainer.errors import DataError, StorageError
+from trainer.data import DataSet
+from trainer.errors import StorageError
 from trainer.evaluate import evaluate
-from trainer.hardware import describe, number_format
+from trainer.hardware import choose_device, describe, prepare
 from trainer.history import Epoch, to_lines, to_tensorboard
 from trainer.log import say
 from trainer.model import Architecture, SmallConvNet, save_model
-from trainer.muon import Muon
+from trainer.phases import Phases
 from trainer.publish import MANIFEST, MODEL, Publication
+from trainer.stop import Stop
 from trainer.storage import Folder, S3Prefix, Storage
+from trainer.training import Training
+from trainer.warm_start import from_champion
 
 
-def run(job: Job, config: TrainingConfig) -> None:
+def run(job: Job, config: TrainingConfig, stop: Stop | None = None) -> None:
     """Download, decode, train, evaluate, publish: a failure before the end publishes nothing."""
-    torch.set_num_threads(cores())
-    seconds: dict[str, float] = {}
+    prepare()
+    device = choose_device(config.device)
+    phases = Phases()
     storage = open_storage(job)
 
     with tempfile.TemporaryDirectory() as folder:
-        with timed(seconds, "download"):
+        with phases.timed("download"):
             source = fetch(job, Path(folder))
             data_sha256 = data.hash_source(source)
-        with timed(seconds, "decode"):
+        with phases.timed("decode"):
             # What was downloaded is gone after the run; a file of the user's is read again.
             dataset = data.load(source, data_sha256 if job.data_path else None)
-    say(f"data: {dataset}, {seconds['decode']:.1f} s")
+            test_sha256 = dataset.test_sha256
+    say(f"data: {dataset}, {phases.seconds['decode']:.1f} s")
 
-    config = config.resolve(len(dataset.train.labels))
+    images, channels = dataset.train.images.shape[:2]
+    config = config.resolve(images, colour=channels == 3)
     publication = Publication(storage, job)
     # The first write is the proof that the last one will be allowed.
     publication.add_json("config.json", asdict(config))
 
-    torch.manual_seed(config.seed)
-    torch.use_deterministic_algorithms(mode=True)
-    model = SmallConvNet(describe_architecture(dataset))
-    machine = describe()
-    say(
-        f"training {config.epochs} epochs on {machine['threads']} threads "
-        f"in {machine['number_format']}"
+    machine = describe(device)
+    checkpoints = Checkpoints(
+        open_checkpoints(job),
+        identity=identify(job, config, data_sha256),
+        machine=machine,
+        attempt=job.attempt,
+        seconds=config.checkpoint_seconds,
     )
-    history: list[Epoch] = []
+    start = begin(job, config, dataset, device, checkpoints)
+    training, lineage = start.training, start.lineage
+    say(
+        f"training preset {config.preset}: {config.epochs} epochs of {training.steps_per_epoch} "
+        f"steps on {machine['threads']} threads in {machine['number_format']}"
+        + (", images also mirrored" if config.mirror else "")
+    )
+
+    if training.history:
+        publication.add("metrics.jsonl", to_lines(training.history))
 
     def after_epoch(epoch: Epoch) -> None:
-        history.append(epoch)
-        publication.add("metrics.jsonl", to_lines(history))
+        publication.add("metrics.jsonl", to_lines(training.history))
         say(
             f"epoch {epoch.epoch}/{config.epochs}  loss {epoch.loss:.3f}  "
             f"train accuracy {epoch.accuracy:.3f}  {epoch.seconds:.1f} s"
         )
 
-    with timed(seconds, "train"):
-        train(model, dataset.train, config, after_epoch)
-    with timed(seconds, "evaluate"):
-        result = asdict(evaluate(model, dataset.test))
+    phases.add("train", start.seconds)
+    with phases.timed("train"):
+        train(start, checkpoints, stop or Stop(), after_epoch)
+    model = training.model
+    with phases.timed("evaluate"):
+        result = evaluate(model, dataset.test)
     say(
-        f"test accuracy {result['accuracy']:.4f}  loss {result['loss']:.3f}  "
-        f"{seconds['evaluate']:.1f} s"
+        f"test accuracy {result.accuracy:.4f}  loss {result.loss:.3f}  "
+        f"{phases.seconds['evaluate']:.1f} s"
     )
 
-    with timed(seconds, "publish"):
+    with phases.timed("publish"):
         publication.add(
             MODEL, save_model(model, config=asdict(config), image_digest=job.image_digest)
         )
         publication.add_json(
-            "metrics.json", {**result, "epochs": [asdict(epoch) for epoch in history]}
+            "metrics.json",
+            {
+                **result.as_json(dataset.classes),
+                "epochs": [asdict(epoch) for epoch in training.history],
+            },
         )
-        publication.add(*to_tensorboard(history, result))
+        publication.add(*to_tensorboard(training.history, result.metrics()))
     publication.finish(
-        metrics=result,
+        metrics=result.metrics(),
         data={
             "sha256": data_sha256,
-            "test_sha256": dataset.test_sha256,
+            "test_sha256": test_sha256,
             "classes": list(dataset.classes),
             "train": len(dataset.train.labels),
             "test": len(dataset.test.labels),
         },
         config=asdict(config),
+        lineage=lineage,
         seed=config.seed,
         versions={
             "python": platform.python_version(),
             **{n: version(n) for n in ("torch", "numpy", "pillow")},
         },
         hardware=machine,
-        seconds=seconds,
+        seconds=phases.seconds,
     )
-    say(f"published to {storage}, {seconds['publish']:.1f} s")
+    checkpoints.discard()
+    say(f"published to {storage}, {phases.seconds['publish']:.1f} s")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A training that may be at its beginning or further on."""
+
+    training: Training
+    lineage: dict[str, Any]
+    """What the weights come from: `warm_start` and `resumed`, each null where there is none."""
+    seconds: float = 0.0
+    """Trained in earlier attempts."""
+
+
+def begin(
+    job: Job,
+    config: TrainingConfig,
+    dataset: DataSet,
+    device: torch.device,
+    checkpoints: Checkpoints,
+) -> Start:
+    """Go on from the run's checkpoint, or start from the champion or afresh."""
+    torch.manual_seed(config.seed)
+    found = checkpoints.find()
+    if found:
+        model = SmallConvNet(Architecture(**found["architecture"]))
+        training = Training(model, dataset.train, config, device)
+        training.restore(found["training"])
+        torch.set_rng_state(found["random"])
+        say(
+            f"resumed at step {training.step} of {training.steps}, "
+            f"from the checkpoint of attempt {found['attempt']}"
+        )
+        resumed = {"step": training.step, "attempt": found["attempt"]}
+        lineage = {**found["lineage"], "resumed": resumed}
+        return Start(training=training, lineage=lineage, seconds=found["seconds"])
+
+    architecture = describe_architecture(dataset, config)
+    model, warm_start = None, None
+    if config.warm_start == "champion":
+        bucket = S3Prefix(job.bucket, "") if job.bucket else None
+        model, warm_start = from_champion(bucket, job.champion_key, architecture)
+    if model is None:
+        model = SmallConvNet(architecture)
+        model.whiten(dataset.train.images)
+    training = Training(model, dataset.train, config, device)
+    return Start(training=training, lineage={"warm_start": warm_start, "resumed": None})
 
 
 def train(
-    model: SmallConvNet, split: Split, config: TrainingConfig, after_epoch: Callable[[Epoch], None]
+    start: Start, checkpoints: Checkpoints, stop: Stop, after_epoch: Callable[[Epoch], None]
 ) -> None:
-    """Fit a model on a triangular schedule: Muon for the filters, SGD for the rest."""
-    model.train().to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's overloads miss it
-    model.whiten(split.images)
-    learnt = [weight for weight in model.parameters() if weight.requires_grad]
-    optimizers = (
-        Muon([w for w in learnt if w.ndim == 4], lr=config.filter_rate, momentum=0.6),
-        torch.optim.SGD(
-            [w for w in learnt if w.ndim != 4],
-            lr=config.learning_rate,
-            momentum=0.85,
-            nesterov=True,
-            weight_decay=config.weight_decay,
-        ),
-    )
-    numbers = number_format()
-    images = len(split.labels)
-    epochs = config.epochs_for(images)
-    steps = config.steps_per_epoch(images)
-    schedules = [
-        torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: triangle(step, epochs * steps))
-        for optimizer in optimizers
-    ]
-    generator = torch.Generator().manual_seed(config.seed)
-    # Images seen only a few times are not learnt by heart: shifting them would slow learning.
-    shift = epochs > 5
+    """Make the steps that are left; leave a checkpoint behind now and then, and at the end.
 
-    for number in range(1, epochs + 1):
-        started = time.perf_counter()
-        loss_sum = right = seen = 0.0
-        order = torch.randperm(images, generator=generator)
-        for step in range(steps):
-            indices = order[step * config.batch_size : (step + 1) * config.batch_size]
-            batch = augment(split.images, indices, generator, shift=shift, mirror=config.mirror)
-            labels = split.labels[indices]
-            with torch.autocast("cpu", numbers, enabled=numbers != torch.float32):
-                logits = model(batch).float()
-            loss = cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-            loss.backward()
-            for optimizer, schedule in zip(optimizers, schedules, strict=True):
-                optimizer.step()
-                optimizer.zero_grad()
-                schedule.step()
-            loss_sum += loss.item() * len(indices)
-            right += (logits.argmax(dim=1) == labels).sum().item()
-            seen += len(indices)
-        if not loss_sum < float("inf"):
-            raise DataError(
-                f"loss must stay finite, got {loss_sum / seen} in epoch {number}: "
-                f"lower learning_rate ({config.learning_rate})"
-            )
-        after_epoch(
-            Epoch(
-                epoch=number,
-                loss=loss_sum / seen,
-                accuracy=right / seen,
-                learning_rate=config.learning_rate * triangle(number * steps - 1, epochs * steps),
-                seconds=time.perf_counter() - started,
-            )
-        )
-
-
-def triangle(step: int, steps: int) -> float:
-    """Scale the rate: up over the first quarter of the steps, then down to nearly nothing."""
-    peak = max(1, steps // 4)
-    return min((step + 1) / peak, (steps - step) / (steps - peak + 1))
-
-
-def augment(
-    images: Tensor, indices: Tensor, generator: torch.Generator, *, shift: bool, mirror: bool
-) -> Tensor:
-    """Gather a batch, each image shifted by up to a 16th of its side, its edge repeated.
-
-    So 32 pixels move by 2 and 8 by none, where a shift would lose a stroke.
+    The last one lets a retry of whatever fails after the training go on from there.
     """
-    height, width = images.shape[2:]
-    count = len(indices)
+    training = start.training
+    started = time.perf_counter()
+    with stop.deferred():
+        while not training.finished:
+            epoch = training.advance()
+            if epoch:
+                after_epoch(epoch)
+            if not (stop.requested or training.finished or checkpoints.due()):
+                continue
+            saved = checkpoints.save(
+                training,
+                lineage=start.lineage,
+                seconds=start.seconds + time.perf_counter() - started,
+            )
+            if stop.requested:
+                what = "checkpoint" if saved else "no checkpoint"
+                stop.end(f"{what} at step {training.step} of {training.steps}, nothing published")
 
-    def lines(size: int) -> Tensor:
-        most = size // 16 if shift else 0
-        by = torch.randint(-most, most + 1, (count, 1), generator=generator)
-        return (torch.arange(size) + by).clamp_(0, size - 1)
 
-    rows, columns = lines(height), lines(width)
-    if mirror:
-        turned = torch.rand(count, 1, generator=generator) < 0.5
-        columns = torch.where(turned, width - 1 - columns, columns)
-    # Indexed with channels last, which is how they lie in memory and how the network wants them.
-    pixels = images.permute(0, 2, 3, 1)
-    return pixels[indices[:, None, None], rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def describe_architecture(dataset: DataSet) -> Architecture:
+def describe_architecture(dataset: DataSet, config: TrainingConfig) -> Architecture:
     """Fit the network to the set: its classes, size, and the scale of its pixels."""
     _, channels, height, width = dataset.train.images.shape
     # A few thousand images tell the scale, taken evenly, since classes come one after the other.
@@ -214,6 +212,8 @@ def describe_architecture(dataset: DataSet) -> Architecture:
         width=width,
         mean=tuple(float(mean) for _, mean in moments),
         std=tuple(float(std) or 1.0 for std, _ in moments),
+        widths=config.widths,
+        residual=config.residual,
     )
 
 
@@ -224,6 +224,13 @@ def open_storage(job: Job) -> Storage:
             raise StorageError(f"out must not hold a published run, got {job.out}: name another")
         return Folder(job.out)
     return S3Prefix(job.bucket or "", job.run_prefix or "")
+
+
+def open_checkpoints(job: Job) -> Storage:
+    """Find where the run keeps its checkpoint."""
+    if job.out is not None:
+        return Folder(job.out / "checkpoints")
+    return S3Prefix(job.bucket or "", job.checkpoint_prefix or f"checkpoints/{job.run}/")
 
 
 def fetch(job: Job, folder: Path) -> Path:
@@ -240,11 +247,3 @@ def fetch(job: Job, folder: Path) -> Path:
         f"{time.perf_counter() - started:.1f} s"
     )
     return target
-
-
-@contextlib.contextmanager
-def timed(seconds: dict[str, float], phase: str) -> Generator[None]:
-    """Note how long a phase took."""
-    started = time.perf_counter()
-    yield
-    seconds[phase] = round(time.perf_counter() - started, 3)

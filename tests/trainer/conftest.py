@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from botocore.exceptions import ClientError
 from PIL import Image
 
 from trainer.config import Job
@@ -49,6 +50,8 @@ class FakeS3:
         self.order.append(Key)
 
     def get_object(self, *, Bucket, Key):  # noqa: N803 - boto3's names
+        if (Bucket, Key) not in self.objects:
+            raise ClientError({"Error": {"Code": "NoSuchKey"}}, "GetObject")
         return {"Body": io.BytesIO(self.objects[Bucket, Key])}
 
     def download_file(self, bucket, key, path, ExtraArgs):  # noqa: N803 - boto3's name
@@ -104,6 +107,8 @@ def make_job(tmp_path):
             "data_key": None,
             "data_version": None,
             "run_prefix": None,
+            "checkpoint_prefix": None,
+            "champion_key": None,
             "data_path": None,
             "out": tmp_path / "out",
         }

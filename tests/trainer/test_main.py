@@ -82,7 +82,7 @@ def test_unknown_parameter_is_refused(capsys, monkeypatch):
     monkeypatch.setenv("PUSHTRAIN_PARAM_EPOCS", "3")
 
     assert main(["--data", "x", "--out", "y"]) == 2
-    assert capsys.readouterr().err.startswith("error: parameter must be one of epochs, ")
+    assert capsys.readouterr().err.startswith("error: parameter must be one of preset, ")
 
 
 @pytest.mark.usefixtures("quiet_environment")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import boto3
@@ -14,7 +15,7 @@ import trainer.train
 from trainer.config import TrainingConfig
 from trainer.data import load
 from trainer.errors import StorageError
-from trainer.publish import git_sha
+from trainer.publish import commit
 from trainer.storage import Folder, S3Prefix
 from trainer.train import run
 
@@ -46,7 +47,10 @@ def test_run_reads_its_version_and_publishes_the_manifest_last(s3_job, fake_s3, 
     for name, facts in manifest["files"].items():
         body = fake_s3.objects["bucket", PREFIX + name]
         assert facts == {"size": len(body), "sha256": hashlib.sha256(body).hexdigest()}
-    assert manifest["git_sha"] == "1a2b3c4"
+    assert (manifest["git_sha"], manifest["dirty"]) == ("1a2b3c4", False)
+    assert manifest["data"]["test_sha256"] == load(colour_zip).test_sha256
+    assert set(manifest["metrics"]) == {"accuracy", "loss"}
+    assert manifest["lineage"] == {"warm_start": None, "resumed": None}
     assert manifest["data"]["sha256"] == hashlib.sha256(colour_zip.read_bytes()).hexdigest()
     assert manifest["data"]["test_sha256"] == load(colour_zip).test_sha256
     assert manifest["data"]["classes"] == ["blue", "red"]
@@ -63,17 +67,21 @@ def test_run_reads_its_version_and_publishes_the_manifest_last(s3_job, fake_s3, 
     assert len(fake_s3.objects["bucket", f"{PREFIX}metrics.jsonl"].splitlines()) == 2
 
 
-def test_no_failed_write_leaves_a_manifest(s3_job, fake_s3, monkeypatch):
+def test_no_failed_write_leaves_a_manifest_and_a_retry_publishes_the_same(
+    s3_job, fake_s3, monkeypatch
+):
     run(s3_job, QUICK)
-    writes = len(fake_s3.order)
+    writes = [key for key in fake_s3.order if key.startswith(PREFIX)]
+    model = fake_s3.objects["bucket", f"{PREFIX}model.safetensors"]
     plain = fake_s3.put_object
-    for failing in range(writes):
+    for failing in range(len(writes)):
         fake_s3.order.clear()
-        for key in [key for key in fake_s3.objects if key[1].startswith(PREFIX)]:
+        for key in [key for key in fake_s3.objects if key[1].startswith((PREFIX, "checkpoints/"))]:
             del fake_s3.objects[key]
 
         def put(failing=failing, **request):
-            if len(fake_s3.order) == failing:
+            done = [key for key in fake_s3.order if key.startswith(PREFIX)]
+            if len(done) == failing and request["Key"].startswith(PREFIX):
                 raise NoCredentialsError
             plain(**request)
 
@@ -84,6 +92,13 @@ def test_no_failed_write_leaves_a_manifest(s3_job, fake_s3, monkeypatch):
             run(s3_job, QUICK)
 
         assert ("bucket", f"{PREFIX}manifest.json") not in fake_s3.objects
+
+        monkeypatch.setattr(fake_s3, "put_object", plain)
+        run(replace(s3_job, attempt=2), QUICK)
+
+        manifest = json.loads(fake_s3.objects["bucket", f"{PREFIX}manifest.json"])
+        assert {*manifest["files"]} >= {"config.json", "metrics.jsonl", "model.safetensors"}
+        assert fake_s3.objects["bucket", f"{PREFIX}model.safetensors"] == model
 
 
 def test_training_waits_for_the_proof_of_writing(s3_job, fake_s3, monkeypatch):
@@ -154,8 +169,14 @@ def test_folder_that_cannot_be_written_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("tag", "sha"),
-    [("g-1a2b3c4", "1a2b3c4"), ("c-1a2b3c4", None), ("g-latest", None), (None, None)],
+    ("tag", "sha", "dirty"),
+    [
+        ("g-1a2b3c4d5e6f", "1a2b3c4d5e6f", False),
+        ("g-1a2b3c4d5e6f-dirty-0123abc", "1a2b3c4d5e6f", True),
+        ("c-1a2b3c4", None, None),
+        ("g-latest", None, None),
+        (None, None, None),
+    ],
 )
-def test_only_a_git_tag_names_a_commit(tag, sha):
-    assert git_sha(tag) == sha
+def test_only_a_git_tag_names_a_commit(tag, sha, dirty):
+    assert commit(tag) == {"git_sha": sha, "dirty": dirty}

@@ -3,22 +3,40 @@
 import json
 import os
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-import trainer.train
-from trainer.config import TrainingConfig
-from trainer.data import Split, load
-from trainer.errors import DataError
-from trainer.evaluate import evaluate
+from trainer.augment import augment
+from trainer.config import PRESETS, TrainingConfig
+from trainer.data import load
+from trainer.errors import ConfigError, DataError
+from trainer.hardware import choose_device, number_format
 from trainer.model import SmallConvNet, load_model
-from trainer.train import augment, describe_architecture, run, train, triangle
+from trainer.train import describe_architecture, run
+from trainer.training import Training, triangle
 
-QUICK = TrainingConfig(epochs=15)
+QUICK = TrainingConfig(epochs=15, widths=(16, 16, 16))
+CPU = torch.device("cpu")
+
+
+def training(data, config, fresh=True):
+    """A training of these images, ready for its first step."""
+    config = config.resolve(len(data.train.labels), colour=True)
+    torch.manual_seed(config.seed)
+    model = SmallConvNet(describe_architecture(data, config))
+    if fresh:
+        model.whiten(data.train.images)
+    return Training(model, data.train, config, CPU)
+
+
+def finish(training):
+    while not training.finished:
+        training.advance()
+    return training
 
 
 def test_colours_are_learnt(make_job, colour_zip, tmp_path):
@@ -36,30 +54,10 @@ def test_same_seed_same_weights_and_another_seed_others(make_job, colour_zip, tm
             make_job(data_path=colour_zip, out=tmp_path / name), replace(QUICK, epochs=2, seed=seed)
         )
 
-    a, b, c = (
-        load_model((tmp_path / name / "model.safetensors").read_bytes(), name).state_dict()
-        for name in "abc"
-    )
-    assert all(torch.equal(a[key], b[key]) for key in a)
-    assert not torch.equal(a["head.weight"], c["head.weight"])
-
-
-def test_evaluation_is_exact():
-    logits = torch.tensor(
-        [[2.0, 1.0, 0.0], [0.0, 0.0, 3.0], [1.0, 0.0, 0.0], [5.0, 9.0, 1.0], [0, 0, 1]]
-    )
-
-    class Fixed(nn.Module):
-        def forward(self, images):
-            return logits[images.flatten().long()]
-
-    split = Split(torch.arange(5).view(5, 1, 1, 1), torch.tensor([0, 2, 1, 1, 0]))
-    # Batches of 2 leave a last one of 1: a mean of means would be wrong.
-    result = evaluate(Fixed(), split, batch_size=2)
-
-    log_shares = np.log(np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(1, keepdims=True))
-    assert result.accuracy == 3 / 5
-    assert result.loss == pytest.approx(-log_shares[range(5), [0, 2, 1, 1, 0]].mean())
+    files = [(tmp_path / name / "model.safetensors").read_bytes() for name in "abc"]
+    assert files[0] == files[1]
+    a, c = (load_model(files[number], "").head.weight for number in (0, 2))
+    assert not torch.equal(a, c)
 
 
 def test_schedule_step_by_step():
@@ -92,42 +90,85 @@ def test_small_images_and_short_runs_are_not_shifted(side, shift):
     assert torch.equal(batch, images[order])
 
 
-@pytest.mark.parametrize(("epochs", "shifted"), [(5, False), (6, True)])
-def test_only_a_long_run_shifts(colour_zip, monkeypatch, epochs, shifted):
+def test_a_training_shows_its_images_as_its_config_says(colour_zip, monkeypatch):
     data = load(colour_zip)
-    asked = set()
+    asked = []
 
     def note(*given, shift, mirror):
-        asked.add(shift)
+        asked.append((shift, mirror))
         return augment(*given, shift=shift, mirror=mirror)
 
-    monkeypatch.setattr(trainer.train, "augment", note)
-    model = SmallConvNet(describe_architecture(data))
-    train(model, data.train, TrainingConfig(epochs=epochs).resolve(24), lambda _: None)
+    monkeypatch.setattr("trainer.training.augment", note)
+    for shift, mirror in ((True, False), (False, True)):
+        training(data, replace(QUICK, shift=shift, mirror=mirror)).advance()
 
-    assert asked == {shifted}
+    assert asked == [(True, False), (False, True)]
 
 
 def test_training_leaves_the_whitening_as_it_was_set(colour_zip):
     data = load(colour_zip)
-    model, fresh = (SmallConvNet(describe_architecture(data)) for _ in range(2))
-    fresh.whiten(data.train.images)
-    head = model.head.weight.clone()
-    train(model, data.train, TrainingConfig(epochs=2).resolve(24), lambda _: None)
+    fresh = training(data, QUICK).model
+    done = finish(training(data, replace(QUICK, epochs=2))).model
 
-    assert torch.equal(model.whitening.weight, fresh.whitening.weight)
-    assert not torch.equal(model.head.weight, head)
+    assert torch.equal(done.whitening.weight, fresh.whitening.weight)
+    assert not torch.equal(done.head.weight, fresh.head.weight)
+
+
+def test_rates_follow_the_schedule(colour_zip):
+    under_way = training(load(colour_zip), replace(QUICK, epochs=8))
+    seen = []
+    while not under_way.finished:
+        under_way.advance()
+        seen.append([group["lr"] for o in under_way._optimizers for group in o.param_groups])
+
+    assert seen == [[0.24 * triangle(step, 8), 0.3 * triangle(step, 8)] for step in range(8)]
+    assert [epoch.learning_rate for epoch in under_way.history] == [rates[1] for rates in seen]
+
+
+def test_every_image_is_shown_once_an_epoch(colour_zip, monkeypatch):
+    data = load(colour_zip)
+    shown = []
+
+    def note(images, indices, *given, **flags):
+        shown.append(indices.tolist())
+        return augment(images, indices, *given, **flags)
+
+    monkeypatch.setattr("trainer.training.augment", note)
+    finish(training(data, replace(QUICK, epochs=2, batch_size=8)))
+
+    assert [len(indices) for indices in shown] == [8] * 6
+    epochs = [[*chain(*shown[:3])], [*chain(*shown[3:])]]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(24))] * 2
+    assert epochs[0] != epochs[1]
 
 
 def test_endless_loss_is_an_error(colour_zip):
-    data = load(colour_zip)
-    model = SmallConvNet(describe_architecture(data))
-    model.head.weight.data.fill_(float("nan"))
+    under_way = training(load(colour_zip), QUICK)
+    under_way.model.head.weight.data.fill_(float("nan"))
 
     with pytest.raises(
         DataError, match="loss must stay finite, got nan in epoch 1: lower learning"
     ):
-        train(model, data.train, QUICK.resolve(24), lambda _: None)
+        finish(under_way)
+
+
+def test_number_format_goes_by_what_the_cpu_has(monkeypatch):
+    for feature in ("avx512_bf16", "amx_bf16"):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda name=feature: {name: True})
+        assert number_format(CPU) == torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": False})
+    assert number_format(CPU) == torch.float32
+
+
+def test_a_gpu_is_used_if_there_is_one_and_missed_if_it_was_asked_for(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert choose_device("auto") == choose_device("cpu") == CPU
+    with pytest.raises(ConfigError, match="where torch finds no GPU, got cuda"):
+        choose_device("cuda")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda")
+    assert choose_device("cpu") == CPU
 
 
 @pytest.mark.slow
@@ -136,6 +177,6 @@ def test_cifar10_reaches_what_is_promised(make_job, tmp_path):
     path = os.environ.get("PUSHTRAIN_TEST_DATA")
     if not path:
         pytest.skip("PUSHTRAIN_TEST_DATA names no CIFAR-10 zip")
-    run(make_job(data_path=Path(path)), TrainingConfig())
+    run(make_job(data_path=Path(path)), PRESETS["quick"])
 
     assert json.loads((tmp_path / "out/metrics.json").read_bytes())["accuracy"] >= 0.755
