@@ -12,6 +12,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Callable, Generator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,8 +42,11 @@ _NEEDED = {
     ),
     "ministack.core.lambda_runtime": ("subprocess", "tempfile", "reset"),
     "ministack.services.ec2": ("_ACTION_MAP", "_subnets", "_vpc_endpoints", "_vpce_fields_xml"),
+    "ministack.services.cloudwatch_logs": ("_log_groups",),
     "ministack.services.ecr": (
         "_content_digest",
+        "_describe_images",
+        "_images",
         "_layer_blobs",
         "_put_image",
         "_registry_error",
@@ -73,7 +77,7 @@ _NEEDED = {
         "_route_async_failure",
         "invoke_async_with_retry",
     ),
-    "ministack.services.s3": ("_get_object", "_parse_range"),
+    "ministack.services.s3": ("_buckets", "_get_object", "_parse_range"),
 }
 
 
@@ -107,6 +111,7 @@ class MiniStack:
         self._ecs: Any = modules["ministack.services.ecs"]
         self._s3: Any = modules["ministack.services.s3"]
         self._events: Any = modules["ministack.services.eventbridge"]
+        self._logs: Any = modules["ministack.services.cloudwatch_logs"]
         self._lambda: Any = modules["ministack.services.lambda_svc"]
         # Tasks are processes here, and a Docker engine of this machine is none of our business.
         self._replace(modules["ministack.app"], "_docker_socket_present", lambda: False)
@@ -118,6 +123,7 @@ class MiniStack:
         self.botocore = botocore.session.get_session()
         self._replace(self._responses, "_service_model", functools.cache(self._service_model))
         self._keep_endpoint_policies()
+        self._tell_artifact_types()
         self._read_ranges_of_versions()
 
     def close(self) -> None:
@@ -169,6 +175,27 @@ class MiniStack:
         self._replace_action(self._ec2, "CreateVpcEndpoint", created)
         self._replace(self._ec2, "_vpce_fields_xml", described)
 
+    def _tell_artifact_types(self) -> None:
+        """Let ECR tell of what type an image's config is, as it does in its events too."""
+        describe = self._ecr._describe_images
+
+        def described(asked: Record) -> Answer:
+            status, headers, body = describe(asked)
+            answer = json.loads(body)
+            kept = {image["imageDigest"]: image for image in self._images(asked)}
+            for detail in entries(answer, "imageDetails"):
+                manifest = json.loads(kept[detail["imageDigest"]]["imageManifest"])
+                detail["artifactMediaType"] = section(manifest, "config").get("mediaType")
+                if detail["artifactMediaType"] is None:  # an index is no artifact of any type
+                    del detail["artifactMediaType"]
+            kind = {key: text for key, text in headers.items() if key.lower() != "content-length"}
+            return status, kind, json.dumps(answer).encode()
+
+        self._replace(self._ecr, "_describe_images", described)
+
+    def _images(self, asked: Record) -> list[Record]:
+        return self._ecr._images.get(asked.get("repositoryName"), [])
+
     def _read_ranges_of_versions(self) -> None:
         """Let S3 read a part of an old version: MiniStack gives all of it, and downloads break."""
         get_object = self._s3._get_object
@@ -207,6 +234,25 @@ class MiniStack:
         """Act for this account and region, outside a request."""
         with self._responses.request_scope(*scope):
             yield
+
+    def pass_time(self, time: timedelta) -> None:
+        """Make images, objects, log lines and tasks older; ECS forgets those long stopped."""
+        seconds = time.total_seconds()
+        for image in itertools.chain(*self._ecr._images.values()):
+            image["imagePushedAt"] -= seconds
+        for bucket in self._s3._buckets.values():
+            for one in bucket["objects"].values():
+                one["last_modified"] = _earlier(one["last_modified"], time)
+        for group in self._logs._log_groups.values():
+            for stream in group["streams"].values():
+                for event in stream["events"]:
+                    event["timestamp"] -= int(seconds * 1000)
+        forgotten = _now_less(timedelta(hours=1))
+        for arn, task in list(self._ecs._tasks.items()):
+            for name in [name for name in task if name.endswith("At") and task[name]]:
+                task[name] = _earlier(task[name], time)
+            if task["lastStatus"] == "STOPPED" and task["stoppedAt"] < forgotten:
+                self.forget_task(arn)
 
     # EventBridge
 
@@ -367,6 +413,16 @@ class MiniStack:
     def has_subnet(self, subnet: str) -> bool:
         """Tell whether EC2 has the subnet."""
         return subnet in self._ec2._subnets
+
+
+def _earlier(time: str, by: timedelta) -> str:
+    """Move a time as it is written, fractions of a second and all."""
+    moved = datetime.fromisoformat(time) - by
+    return moved.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _now_less(time: timedelta) -> str:
+    return _earlier(datetime.now(UTC).isoformat(), time)
 
 
 def section(record: Record, name: str) -> Record:

@@ -8,6 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -124,14 +125,22 @@ class Cloud:
         return self._tasks
 
     def settle(self, seconds: float = 60) -> None:
-        """Wait until no task lives and no asynchronous invocation runs or waits for its retry."""
+        """Wait until no task lives, no invocation runs or waits, and the watchers know it all."""
         deadline = time.monotonic() + seconds
         # A task's last event is an invocation before the task counts as gone, and an invocation's
         # task counts before that one is over: so idle in this order is idle.
-        while not (self._tasks.idle and self._lambda.idle and self._tasks.idle):
+        while not (self._tasks.idle and self._lambda.idle and self._tasks.idle and self._bus.idle):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the cloud must be idle after {seconds} s, and is not")
             time.sleep(0.01)
+
+    def pass_time(self, time: timedelta) -> None:
+        """Make what is in the cloud older, as if it had been left alone for that long.
+
+        Images, objects, log lines and tasks, that is; what programs wrote into objects stays.
+        """
+        with self._ministack.within((self.account, self.region)):
+            self._ministack.pass_time(time)
 
     def run(self, command: Sequence[str], cwd: Path) -> str:
         """Run a command that ends with the cloud, whatever happens; give its stdout.

@@ -28,6 +28,8 @@ class EventBus:
         self._seen: queue.SimpleQueue[tuple[datetime, str, str, dict[str, Any]] | None] = (
             queue.SimpleQueue()
         )
+        self._untold = 0
+        self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._tell, name="cloud-watchers", daemon=True)
         self._thread.start()
 
@@ -46,7 +48,15 @@ class EventBus:
             "Resources": list(resources),
         }
         self._faults.post(detail_type, detail, lambda: self._ministack.post_event(entry))
+        with self._lock:
+            self._untold += 1
         self._seen.put((datetime.now(UTC), source, detail_type, detail))
+
+    @property
+    def idle(self) -> bool:
+        """Whether the watchers have been told everything."""
+        with self._lock:
+            return not self._untold
 
     def close(self) -> None:
         """Tell the watchers what is still to tell, and end."""
@@ -60,6 +70,8 @@ class EventBus:
                     watcher(*seen)
                 except Exception:  # noqa: BLE001 -- its fault must not blind the others
                     _log.exception("a watcher of the cloud failed")
+            with self._lock:
+                self._untold -= 1
 
 
 class ImagePushes:

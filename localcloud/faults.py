@@ -31,6 +31,7 @@ _STATUS = {
     "InternalError": 500,
     "InternalFailure": 500,
     "InternalServerError": 500,
+    "MANIFEST_UNKNOWN": 404,
     "NoSuchKey": 404,
     "PreconditionFailed": 412,
     "ServerException": 500,
@@ -94,6 +95,13 @@ class Failures:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """The call is not made, and answered with this document: one of a JSON service."""
+
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Delay:
     """The call is made, later."""
 
@@ -117,8 +125,8 @@ class WorkerKilled:
     when: Literal["before", "after"]
 
 
-Effect = Error | Failures | Delay | Reset | AnswerLost | WorkerKilled
-EventEffect = Literal["lost", "doubled", "late"]
+Effect = Error | Failures | Answer | Delay | Reset | AnswerLost | WorkerKilled
+EventEffect = Literal["lost", "repeated", "late"]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -159,8 +167,10 @@ class HeldEvents:
         effect: EventEffect,
         matches: Callable[[str, dict[str, Any]], bool],
         times: int | None,
+        copies: int,
     ) -> None:
         self.effect = effect
+        self.copies = copies
         self.met: list[dict[str, Any]] = []
         """Their details."""
         self._matches = matches
@@ -263,14 +273,17 @@ class Faults:
         effect: EventEffect,
         *,
         times: int | None = None,
+        copies: int = 2,
         when: Callable[[dict[str, Any]], bool] = lambda _detail: True,
     ) -> Generator[HeldEvents]:
-        """Let events of a detail-type get lost, doubled or held back.
+        """Let events of a detail-type get lost, come several times, or be held back.
 
         Late ones reach the bus at `release()` or at the end, in reverse order; who watches the
         cloud from outside sees all of them in time.
         """
-        made = HeldEvents(effect, lambda given, detail: given == kind and when(detail), times)
+        made = HeldEvents(
+            effect, lambda given, detail: given == kind and when(detail), times, copies
+        )
         self._events.append(made)
         try:
             yield made
@@ -303,9 +316,9 @@ class Faults:
         """Put an event on the bus: once, unless a fault has it otherwise."""
         for held in tuple(self._events):
             if held.takes(kind, detail):
-                if held.effect == "doubled":
-                    put()
-                    put()
+                if held.effect == "repeated":
+                    for _ in range(held.copies):
+                        put()
                 elif held.effect == "late":
                     # The event belongs to the account and region that it happened in.
                     held.hold(functools.partial(contextvars.copy_context().run, put))
@@ -344,6 +357,8 @@ class Faults:
                 await make(send)
             case Error():
                 await _answer(send, *_refusal(call, effect))
+            case Answer(document):
+                await _answer(send, 200, _JSON, json.dumps(document).encode())
             case Failures(reasons):
                 await _answer(send, 200, _JSON, self._failures(call, reasons))
             case Reset():

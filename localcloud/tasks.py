@@ -139,9 +139,19 @@ class Tasks:
         with self._lock:
             return not self._living
 
-    def reclaim(self, arn: str) -> None:
-        """Take a Spot task's capacity back: SIGTERM, and SIGKILL when its stopTimeout is over."""
-        self._stop(self._lives[arn], "SpotInterruption", "Your Spot Task was interrupted.")
+    def living(self) -> list[str]:
+        """Give the ARNs of the tasks that have not ended."""
+        with self._lock:
+            return list(self._lives)
+
+    def reclaim(
+        self,
+        arn: str,
+        code: str = "SpotInterruption",
+        reason: str = "Your Spot Task was interrupted.",
+    ) -> None:
+        """Take a task's capacity back: SIGTERM, and SIGKILL when its stopTimeout is over."""
+        self._stop(self._lives[arn], code, reason)
 
     def lose_host(self, arn: str, *, told: bool = True) -> None:
         """End a task with its machine; no exit code is known.

@@ -1,6 +1,7 @@
 """What can go wrong in the embedded cloud, as boto3 and a Lambda worker meet it."""
 
 import threading
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import boto3
@@ -274,9 +275,9 @@ def test_a_lost_event_reaches_nobody_on_the_bus(faults, bench, pushes):
     assert [detail["image-tag"] for detail in lost.met] == ["v1"]
 
 
-def test_a_doubled_event_comes_twice(faults, bench, pushes):
+def test_a_repeated_event_comes_several_times(faults, bench, pushes):
     told, nothing_more = pushes
-    with faults.events(PUSHED, "doubled", when=lambda detail: detail["image-tag"] == "v1"):
+    with faults.events(PUSHED, "repeated", when=lambda detail: detail["image-tag"] == "v1"):
         bench.push_script("one", "v1")
         bench.push_script("two", "v2")
 
@@ -430,3 +431,27 @@ def test_what_a_refusal_says_may_hold_any_characters(faults, impatient):
         impatient("sns").list_topics()
 
     assert told(raised)["Message"] == '<slow> & "down"'
+
+
+def test_time_that_passes_makes_everything_older_and_ecs_forgets(bench):
+    bench.cluster()
+    bench.client("s3").create_bucket(Bucket="models")
+    bench.client("s3").put_object(Bucket="models", Key="a")
+    bench.push_script("print('old words')")
+    bench.define()
+    arn = bench.run()
+    bench.stopped(arn)
+    asked = {"cluster": "training", "tasks": [arn]}
+    before = bench.client("ecs").describe_tasks(**asked)["tasks"][0]["stoppedAt"]
+    bench.cloud.pass_time(timedelta(minutes=50))
+    after = bench.client("ecs").describe_tasks(**asked)["tasks"][0]["stoppedAt"]
+    bench.cloud.pass_time(timedelta(minutes=20))
+    hour_ago = datetime.now(UTC) - timedelta(minutes=60)
+    (image,) = bench.client("ecr").describe_images(repositoryName="team/train")["imageDetails"]
+    line = bench.client("logs").filter_log_events(logGroupName="/ecs/train")["events"][0]
+
+    assert before - after == timedelta(minutes=50)
+    assert bench.client("ecs").describe_tasks(**asked)["tasks"] == []
+    assert bench.client("s3").head_object(Bucket="models", Key="a")["LastModified"] < hour_ago
+    assert image["imagePushedAt"] < hour_ago
+    assert line["timestamp"] < hour_ago.timestamp() * 1000

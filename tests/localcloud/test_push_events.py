@@ -164,3 +164,13 @@ def test_a_registry_knows_its_digests_by_ecr_name_too(bench):
 
         assert registry.digest(uri, "v1") == digest
         assert registry.digest(uri, "v2") is None
+
+
+def test_an_image_is_described_with_the_artifact_type_that_its_event_tells(bench):
+    bench.repository()
+    bench.push_script("one", "v1")
+    told = bench.event("ECR Image Action")
+    (detail,) = bench.client("ecr").describe_images(repositoryName="team/train")["imageDetails"]
+
+    assert detail["artifactMediaType"] == told["artifact-media-type"]
+    assert detail["imageManifestMediaType"] == told["manifest-media-type"]
