@@ -7,6 +7,7 @@ from typing import Any, Final
 from automation.aws import told_as
 from automation.deployed import Deployed
 from automation.errors import StackError
+from automation.push import run_name
 from automation.requests import Answer, Handlers, caller
 from automation.runs import DIGEST, Records, RunError, Tell
 
@@ -45,7 +46,7 @@ def find(deployed: Deployed, image: str, tell: Tell = lambda _: None) -> tuple[s
             record = None
         if record:
             found = _describe(deployed, {"imageDigest": record["image"]["digest"]})
-            image = record["image"]["tags"][0]
+            image = record["image"]["tags"][-1]
     if found is None:
         repository = _repository(deployed)
         raise ImageError(
@@ -53,8 +54,10 @@ def find(deployed: Deployed, image: str, tell: Tell = lambda _: None) -> tuple[s
             f"got none of these: {deployed.command('push')}, or aws ecr list-images "
             f"--repository-name {repository}"
         )
-    tags: list[str] = found.get("imageTags") or []
-    return found["imageDigest"], image if image in tags or not tags else tags[0]
+    digest: str = found["imageDigest"]
+    # An image may have lost its last tag to a newer one; the trainer is told of some tag even so.
+    tags: list[str] = found.get("imageTags") or [run_name(digest)]
+    return digest, image if image in tags else tags[0]
 
 
 def _describe(deployed: Deployed, image: Mapping[str, str]) -> dict[str, Any] | None:

@@ -293,6 +293,8 @@ def cancel(name: str, project: Path | None, run: str, *, reason: str, as_data: b
         record = Records(deployed).find(run, tell)
         detail = {"run": record["run"], "by": caller(deployed), "reason": reason}
         answer = Handlers(deployed).ask("reconcileFunction", "Cancel Request", detail)
+    if answer["outcome"] == "known" and answer["state"] != "CANCELLED":
+        raise click.ClickException(f"run {record['run']} must not be over, got {answer['state']}")
     if as_data:
         print_json(answer)
         return

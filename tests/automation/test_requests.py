@@ -35,12 +35,15 @@ class Registry:
     def __init__(self, client):
         self.exceptions = client.exceptions
         self.images = {"g-3f2a": DIGEST}
+        self.untagged = set()
 
     def describe_images(self, repositoryName, imageIds):  # noqa: N803 - boto3's
         assert repositoryName == "dev-images"
         (asked,) = imageIds
         digest = asked.get("imageDigest") or self.images.get(asked["imageTag"])
         tags = [tag for tag, known in self.images.items() if known == digest]
+        if digest in self.untagged:
+            return {"imageDetails": [{"imageDigest": digest}]}
         if not tags:
             raise self.exceptions.ClientError(
                 {"Error": {"Code": "ImageNotFoundException", "Message": "none"}}, "DescribeImages"
@@ -79,6 +82,16 @@ def test_a_refusal_is_the_error(place, functions, records):
     functions.answers = [{"outcome": "refused", "run": "3f2a0c11d2e4", "reason": "it has ended"}]
 
     assert place.pushtrain("cancel", "3f2a", "-s", "dev") == (1, "", "error: it has ended\n")
+
+
+@pytest.mark.parametrize(("state", "code"), [("CANCELLED", 0), ("SUCCEEDED", 1)])
+def test_a_run_that_is_over_is_cancelled_only_if_it_was(place, functions, records, state, code):
+    place.put(records.make())
+    functions.answers = [
+        {"outcome": "known", "run": "3f2a0c11d2e4", "state": state, "reason": "the run is over"}
+    ]
+
+    assert place.pushtrain("cancel", "3f2a", "-s", "dev")[0] == code
 
 
 def test_a_handler_that_fails_is_one_line(place, functions, records):
@@ -128,6 +141,17 @@ def test_train_prints_the_new_run_and_sends_what_was_set(place, functions, image
     assert len(detail["token"]) == 32
     assert out == "3f2a0c11d2e4-2\n"
     assert "pushtrain logs 3f2a0c11d2e4-2 -f -s dev" in err
+
+
+def test_an_image_that_has_lost_its_tag_is_trained_by_its_digest(place, functions):
+    digest = f"sha256:{'a' * 64}"
+    place.session.replaced["ecr"].untagged.add(digest)
+    functions.answers = [{"outcome": "started", "run": "a" * 12, "state": "STARTED"}]
+    code, _, _ = place.pushtrain("train", digest, "-s", "dev")
+    detail = functions.asked[0][1]["detail"]
+
+    assert code == 0
+    assert (detail["digest"], detail["tag"]) == (digest, "a" * 12)
 
 
 def test_two_asked_for_runs_have_two_tokens(place, functions):
