@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import click
 
-from automation.commands import events, images, machine, params, runs, stack
+from automation.commands import data, events, images, machine, params, runs, stack
 
 EXIT_INTERRUPTED = 130
 EXIT_PIPE = 141
@@ -28,7 +28,7 @@ for _command in (
     *(machine.demo, machine.cloud, machine.doctor),
     *(stack.preview, stack.up, stack.outputs, stack.cost),
     *(stack.drift, stack.refresh, stack.destroy),
-    *(images.push, images.train, params.params),
+    *(images.push, images.train, data.data, params.params),
     *(runs.runs, runs.logs, runs.cancel, runs.promote, runs.report, runs.predict),
     events.redrive,
 ):

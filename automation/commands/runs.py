@@ -15,6 +15,7 @@ from automation.commands.shared import (
     output,
     print_json,
     print_rich,
+    progress_bar,
     tell,
 )
 
@@ -92,13 +93,9 @@ def runs(  # noqa: PLR0913 - each is an option
 
 
 def _read_all(records: "Records") -> "list[Record]":
-    from rich.console import Console
-    from rich.progress import Progress
-
     names = records.names()
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=len(names) < MANY_RUNS) as progress:
-        bar = progress.add_task("reading runs", total=len(names))
+    with progress_bar() as progress:
+        bar = progress.add_task("reading runs", total=len(names), visible=len(names) >= MANY_RUNS)
         found, faults = records.read_all(names, lambda: progress.advance(bar))
     for fault in faults:
         tell(f"left out: {fault}")

@@ -13,6 +13,8 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress import Progress as BarProgress
+    from rich.progress import ProgressColumn
 
     from automation.deployed import Deployed
     from automation.progress import Progress
@@ -133,6 +135,15 @@ def output(width: int | None = WIDE) -> "Generator[Console]":
         yield console
     # A table fills each line up with blanks.
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
+
+
+def progress_bar(*columns: "ProgressColumn") -> "BarProgress":
+    """Give a bar on stderr, which nobody sees where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def print_outputs(found: Mapping[str, object], *, as_data: bool) -> None:
