@@ -19,7 +19,7 @@ from automation import push as pushes
 from automation.push import PushError, image_tag, push, run_name
 from localcloud import Cloud, make_image
 from localcloud.deployer import deploy
-from trainer.publish import git_sha
+from trainer.publish import commit as commit_of
 
 TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")  # Docker's own rule
 FINAL = {"SUCCEEDED", "FAILED", "CANCELLED"}
@@ -303,10 +303,10 @@ def test_every_tag_is_one_that_registries_take(commit, content):
 
 
 @given(commit=hexadecimal, content=st.none() | hexadecimal)
-def test_only_a_clean_tag_names_its_commit_to_the_trainer(commit, content):
-    named = git_sha(image_tag(commit, content))
+def test_a_tag_tells_the_trainer_its_commit_and_whether_the_image_differs_from_it(commit, content):
+    told = commit_of(image_tag(commit, content))
 
-    assert named == (commit if content is None else None)
+    assert told == {"git_sha": commit, "dirty": content is not None}
 
 
 @given(
