@@ -1,4 +1,4 @@
-"""A Lambda behind an EventBridge rule, with nothing lost on the way."""
+"""A Lambda behind an EventBridge rule or schedule, with nothing lost on the way."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +22,21 @@ FUNCTION_RETRIES: Final = 2
 """Lambda's most."""
 
 
+@dataclass(frozen=True)
+class Pattern:
+    """Events that look so; values may be Outputs."""
+
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """An event at these times."""
+
+    expression: str
+    """EventBridge's `rate(...)` or `cron(...)`, in UTC."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class EventFunctionArgs:
     """One handler, the events it is for, and what it may do."""
@@ -29,8 +44,7 @@ class EventFunctionArgs:
     module: str
     """Of handler/, with a function `handler` in it."""
     description: str
-    pattern: Mapping[str, Any]
-    """EventBridge pattern; its values may be Outputs."""
+    trigger: Pattern | Schedule
     policy: policies.Document
     wiring_name: str
     """Of the SSM parameter that tells the function everything else."""
@@ -41,7 +55,7 @@ class EventFunctionArgs:
 
 
 class EventFunction(ComponentResource):
-    """Events of one pattern reach one function, or one of two queues."""
+    """The events of one rule reach one function, or one of two queues."""
 
     function_name: Output[str]
     undelivered_queue_url: Output[str]
@@ -55,10 +69,16 @@ class EventFunction(ComponentResource):
         super().__init__("pushtrain:trigger:EventFunction", name, None, opts)
         child = ResourceOptions(parent=self)
 
+        match args.trigger:
+            case Pattern(document):
+                pattern, schedule = Output.json_dumps(dict(document), sort_keys=True), None
+            case Schedule(expression):
+                pattern, schedule = None, expression
         rule = cloudwatch.EventRule(
             f"{name}-rule",
             description=args.description,
-            event_pattern=Output.json_dumps(dict(args.pattern), sort_keys=True),
+            event_pattern=pattern,
+            schedule_expression=schedule,
             opts=child,
         )
         undelivered, failed = (

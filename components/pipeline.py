@@ -6,6 +6,7 @@ from pulumi import ComponentResource, InvokeOptions, Output, ResourceOptions
 from components.image_repository import ImageRepository, ImageRepositoryArgs
 from components.model_store import ModelStore, ModelStoreArgs
 from components.network import SUBNET_CIDR_BLOCKS, Network, NetworkArgs
+from components.notices import Notices, NoticesArgs
 from components.policies import AwsScope
 from components.push_trigger import PushTrigger, PushTriggerArgs
 from components.settings import Settings
@@ -20,6 +21,7 @@ class TrainingPipeline(ComponentResource):
     store: ModelStore
     repository: ImageRepository
     task: TrainingTask
+    notices: Notices
     trigger: PushTrigger
     image: TrainerImage | None
     """None where CI builds."""
@@ -82,18 +84,31 @@ class TrainingPipeline(ComponentResource):
             ),
             child,
         )
+        self.notices = Notices(
+            f"{name}-notices",
+            NoticesArgs(emails=settings.notify_emails, webhooks=settings.notify_webhooks),
+            child,
+        )
         self.trigger = PushTrigger(
             f"{name}-trigger",
             PushTriggerArgs(
                 stack=settings.stack,
+                cpu=settings.cpu,
+                memory=settings.memory,
+                architecture=settings.architecture,
                 spot=settings.spot,
                 parameters=settings.parameters,
+                max_concurrent_runs=settings.max_concurrent_runs,
+                max_run_minutes=settings.max_run_minutes,
+                champion_metric=settings.champion_metric,
+                champion_goal=settings.champion_goal,
                 tag_prefixes=settings.image_tag_prefixes,
                 log_retention_days=settings.log_retention_days,
-                repository_name=self.repository.name,
+                repository=self.repository,
                 network=self.network,
                 store=self.store,
                 task=self.task,
+                notices=self.notices,
                 scope=scope,
             ),
             child,
@@ -116,6 +131,7 @@ class TrainingPipeline(ComponentResource):
                         self.repository,
                         self.network,
                         self.task,
+                        self.notices,
                         self.trigger,
                     ],
                 ),
@@ -131,8 +147,14 @@ class TrainingPipeline(ComponentResource):
             "logGroup": self.task.log_group_name,
             "wiringParameter": self.trigger.wiring_name,
             "trainingParameter": self.trigger.parameters_name,
+            "invokeFunction": self.trigger.invoke.function_name,
+            "observeFunction": self.trigger.observe.function_name,
+            "reconcileFunction": self.trigger.reconcile.function_name,
+            "topic": self.notices.topic_arn,
             "failedPushes": self.trigger.invoke.failed_queue_url,
             "failedEnds": self.trigger.observe.failed_queue_url,
+            "undeliveredPushes": self.trigger.invoke.undelivered_queue_url,
+            "undeliveredEnds": self.trigger.observe.undelivered_queue_url,
             **({"image": self.image.uri} if self.image else {}),
         }
         self.register_outputs(self.outputs)

@@ -5,12 +5,16 @@ An ARN may be an Output: `Output.json_dumps` writes the document once they are k
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from pulumi import Input, Output
 
 Document: TypeAlias = dict[str, Any]
 Statement: TypeAlias = dict[str, Any]
+
+EVENT_SOURCE: Final = "pushtrain"
+EVENT_DETAIL_TYPE: Final = "Training Run Ended"
+"""What handler/notices.py puts on the account's event bus."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +83,28 @@ def tls_only(bucket_arn: Input[str]) -> Document:
     )
 
 
+def tls_only_topic(topic_arn: Input[str]) -> Document:
+    """Refuse every message that comes to a topic, and every subscriber that gets it, without TLS.
+
+    Whom the account's own policies let publish may do so: a topic's policy need not allow it too.
+    """
+    refused = {"Effect": "Deny", "Principal": "*", "Resource": topic_arn}
+    return document(
+        {
+            "Sid": "TlsOnly",
+            "Action": "sns:Publish",
+            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+            **refused,
+        },
+        {
+            "Sid": "NoPlainWebhooks",
+            "Action": "sns:Subscribe",
+            "Condition": {"StringEquals": {"sns:Protocol": "http"}},
+            **refused,
+        },
+    )
+
+
 def storage_endpoint(bucket_arn: Input[str], partition: Input[str], region: Input[str]) -> Document:
     """Let tasks reach the stack's bucket and ECR's layers through the S3 endpoint, and no more.
 
@@ -143,14 +169,19 @@ def task_execution(repository_arn: Input[str], log_group_arn: Input[str]) -> Doc
 
 
 def training_task(bucket_arn: Input[str]) -> Document:
-    """Let a trainer read data, publish and keep checkpoints, but write no run record."""
+    """Let a trainer read data and models, publish and keep checkpoints, but write no run record."""
     objects = {
         name: Output.format("{0}/{1}/*", bucket_arn, name)
-        for name in ("data", "runs", "checkpoints")
+        for name in ("data", "runs", "checkpoints", "models")
     }
     return document(
         allow("ReadData", ["s3:GetObject", "s3:GetObjectVersion"], [objects["data"]]),
-        allow("ReadCheckpoint", ["s3:GetObject"], [objects["checkpoints"]]),
+        # To start from the champion's weights, and to compare with it.
+        allow(
+            "ReadCheckpointsAndModels",
+            ["s3:GetObject"],
+            [objects["checkpoints"], objects["runs"], objects["models"]],
+        ),
         allow(
             "Publish",
             ["s3:AbortMultipartUpload", "s3:PutObject"],
@@ -167,7 +198,7 @@ def training_task(bucket_arn: Input[str]) -> Document:
             "TellAbsentFromForbidden",
             ["s3:ListBucket"],
             [bucket_arn],
-            {"StringLike": {"s3:prefix": ["data/*", "runs/*", "checkpoints/*"]}},
+            {"StringLike": {"s3:prefix": ["data/*", "runs/*", "checkpoints/*", "models/*"]}},
         ),
     )
 
@@ -182,6 +213,8 @@ class HandlerScope:
     data_key: str
     cluster_arn: Input[str]
     log_group_arn: Input[str]
+    repository_arn: Input[str]
+    topic_arn: Input[str]
     role_arns: Sequence[Input[str]]
     """Of the tasks that they start."""
     wiring_name: str
@@ -194,6 +227,17 @@ class HandlerScope:
     def parameters(self, *names: str) -> list[Input[str]]:
         """Return the ARNs of SSM parameters."""
         return [self.aws.arn("ssm", f"parameter{name}") for name in names]
+
+    @property
+    def tasks(self) -> Output[str]:
+        """The ARNs of the cluster's tasks."""
+        cluster = Output.from_input(self.cluster_arn).apply(_last_part)
+        return self.aws.arn("ecs", Output.format("task/{0}/*", cluster))
+
+    @property
+    def in_cluster(self) -> Mapping[str, Any]:
+        """The condition that a call is about the stack's own cluster."""
+        return {"ArnEquals": {"ecs:cluster": self.cluster_arn}}
 
 
 def invoke_function(scope: HandlerScope) -> Document:
@@ -218,13 +262,29 @@ def observe_function(scope: HandlerScope) -> Document:
     )
 
 
+def reconcile_function(scope: HandlerScope) -> Document:
+    """Let the reconcile Lambda do what either of the others would have, and look for what is."""
+    return document(
+        allow(
+            "ReadWiring",
+            ["ssm:GetParameter"],
+            scope.parameters(scope.wiring_name, scope.parameters_name),
+        ),
+        allow("MarkRun", ["s3:PutObject"], scope.objects("open/*")),
+        *_bring_run_on(scope),
+        *_end_run(scope),
+        # A call that names no container instance, and Fargate has none, is one for "*"; see
+        # https://github.com/cdklabs/construct-hub/pull/1207. The cluster narrows it.
+        allow("FindTasks", ["ecs:ListTasks"], ["*"], scope.in_cluster),
+        allow("LookAtTasks", ["ecs:DescribeTasks"], [scope.tasks], scope.in_cluster),
+        allow("FindLostPushes", ["ecr:DescribeImages"], [scope.repository_arn]),
+    )
+
+
 def _bring_run_on(scope: HandlerScope) -> list[Statement]:
     """Keep the run's record, find its data, pin a definition to its image, and start it."""
     # A family is the stack's name and 12 hex digits; with `*`, dev would reach into stack dev-2.
     definitions = scope.aws.arn("ecs", f"task-definition/{scope.stack}-{'?' * 12}:*")
-    cluster = Output.from_input(scope.cluster_arn).apply(_last_part)
-    tasks = scope.aws.arn("ecs", Output.format("task/{0}/*", cluster))
-    in_cluster = {"ArnEquals": {"ecs:cluster": scope.cluster_arn}}
     return [
         allow(
             "KeepRunRecord",
@@ -245,13 +305,13 @@ def _bring_run_on(scope: HandlerScope) -> list[Statement]:
         # DescribeTaskDefinition knows no resource.
         allow("ReadDefinition", ["ecs:DescribeTaskDefinition"], ["*"]),
         allow("PinDefinition", ["ecs:RegisterTaskDefinition"], [definitions]),
-        allow("RunPinnedDefinition", ["ecs:RunTask"], [definitions], in_cluster),
+        allow("RunPinnedDefinition", ["ecs:RunTask"], [definitions], scope.in_cluster),
         # Of a run that is to be stopped, or an attempt that was given up before its task came.
-        allow("StopTask", ["ecs:StopTask"], [tasks], in_cluster),
+        allow("StopTask", ["ecs:StopTask"], [scope.tasks], scope.in_cluster),
         allow(
             "TagWhatItCreates",
             ["ecs:TagResource"],
-            [definitions, tasks],
+            [definitions, scope.tasks],
             {"StringEquals": {"ecs:CreateAction": ["RegisterTaskDefinition", "RunTask"]}},
         ),
         allow(
@@ -281,8 +341,19 @@ def _end_run(scope: HandlerScope) -> list[Statement]:
         ),
         # DeregisterTaskDefinition knows no resource.
         allow("RetireDefinition", ["ecs:DeregisterTaskDefinition"], ["*"]),
-        allow("TellPrograms", ["events:PutEvents"], [scope.aws.arn("events", "event-bus/default")]),
-        allow("TellPeople", ["sns:Publish"], [scope.aws.arn("sns", f"{scope.stack}-ends")]),
+        allow(
+            "TellPrograms",
+            ["events:PutEvents"],
+            [scope.aws.arn("events", "event-bus/default")],
+            {
+                # Both keys hold one value for each entry of a call.
+                "ForAllValues:StringEquals": {
+                    "events:source": EVENT_SOURCE,
+                    "events:detail-type": EVENT_DETAIL_TYPE,
+                }
+            },
+        ),
+        allow("TellPeople", ["sns:Publish"], [scope.topic_arn]),
     ]
 
 

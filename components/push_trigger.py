@@ -8,28 +8,23 @@ from pulumi import ComponentResource, Input, Output, ResourceOptions
 from pulumi_aws import ssm
 
 from components import policies
-from components.event_function import EventFunction, EventFunctionArgs
+from components.event_function import EventFunction, EventFunctionArgs, Pattern, Schedule
+from components.image_repository import ImageRepository
 from components.model_store import DATA_KEY, ModelStore
 from components.network import Network
+from components.notices import Notices
 from components.training_task import CONTAINER, LOG_STREAM_PREFIX, TrainingTask
 
 INVOKE_TIMEOUT_SECONDS: Final = 60
 OBSERVE_TIMEOUT_SECONDS: Final = 900
 """Lambda's most: observe reads every published file to check its hash."""
+RECONCILE_TIMEOUT_SECONDS: Final = 900
+"""As observe, whose work it does where the event was lost."""
 INVOKE_MEMORY: Final = 256
 OBSERVE_MEMORY: Final = 512
-
-# No setting of these yet.
-_UNSET: Final[Mapping[str, Any]] = {
-    "cpu": 2048,
-    "memory": 8192,
-    "architecture": "x86_64",
-    "max_concurrent_runs": 0,
-    "max_run_minutes": 0,
-    "topic": "",
-    "champion_metric": "accuracy",
-    "champion_goal": "max",
-}
+RECONCILE_MEMORY: Final = 512
+ROUND: Final = "rate(5 minutes)"
+"""How often reconcile looks after runs; handler/reconcile.py counts on it once an hour."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +32,23 @@ class PushTriggerArgs:
     """What the handlers are wired to."""
 
     stack: str
+    cpu: int
+    memory: int
+    architecture: str
     spot: bool
     parameters: Mapping[str, str]
     """Default run parameters."""
+    max_concurrent_runs: int
+    max_run_minutes: int
+    champion_metric: str
+    champion_goal: str
     tag_prefixes: Sequence[str]
     log_retention_days: int
-    repository_name: Input[str]
+    repository: ImageRepository
     network: Network
     store: ModelStore
     task: TrainingTask
+    notices: Notices
     scope: policies.AwsScope
 
 
@@ -57,6 +60,7 @@ class PushTrigger(ComponentResource):
     """Where the user's own run parameters may be put; nothing is there by default."""
     invoke: EventFunction
     observe: EventFunction
+    reconcile: EventFunction
 
     def __init__(
         self, name: str, args: PushTriggerArgs, opts: ResourceOptions | None = None
@@ -77,7 +81,7 @@ class PushTrigger(ComponentResource):
                     "stack": args.stack,
                     "bucket": args.store.bucket_name,
                     "data_key": DATA_KEY,
-                    "repository": args.repository_name,
+                    "repository": args.repository.name,
                     "cluster": args.task.cluster_arn,
                     "template": args.task.template_arn,
                     "container": CONTAINER,
@@ -90,7 +94,14 @@ class PushTrigger(ComponentResource):
                     "parameters": dict(args.parameters),
                     "parameters_name": self.parameters_name,
                     "tag_prefixes": list(args.tag_prefixes),
-                    **_UNSET,
+                    "cpu": args.cpu,
+                    "memory": args.memory,
+                    "architecture": args.architecture,
+                    "max_concurrent_runs": args.max_concurrent_runs,
+                    "max_run_minutes": args.max_run_minutes,
+                    "topic": args.notices.topic_arn,
+                    "champion_metric": args.champion_metric,
+                    "champion_goal": args.champion_goal,
                 },
                 sort_keys=True,
             ),
@@ -103,6 +114,8 @@ class PushTrigger(ComponentResource):
             data_key=DATA_KEY,
             cluster_arn=args.task.cluster_arn,
             log_group_arn=args.task.log_group_arn,
+            repository_arn=args.repository.arn,
+            topic_arn=args.notices.topic_arn,
             role_arns=[args.task.execution_role_arn, args.task.task_role_arn],
             wiring_name=self.wiring_name,
             parameters_name=self.parameters_name,
@@ -114,7 +127,7 @@ class PushTrigger(ComponentResource):
             EventFunctionArgs(
                 module="observe",
                 description="A training task stopped: check what it published, record how it ended",
-                pattern=stopped_pattern(args.task.cluster_arn),
+                trigger=Pattern(stopped_pattern(args.task.cluster_arn)),
                 policy=policies.observe_function(scope),
                 wiring_name=self.wiring_name,
                 timeout_seconds=OBSERVE_TIMEOUT_SECONDS,
@@ -128,7 +141,7 @@ class PushTrigger(ComponentResource):
             EventFunctionArgs(
                 module="invoke",
                 description="An image was pushed: claim its run, start its training",
-                pattern=push_pattern(args.repository_name, args.tag_prefixes),
+                trigger=Pattern(push_pattern(args.repository.name, args.tag_prefixes)),
                 policy=policies.invoke_function(scope),
                 wiring_name=self.wiring_name,
                 timeout_seconds=INVOKE_TIMEOUT_SECONDS,
@@ -137,6 +150,21 @@ class PushTrigger(ComponentResource):
             ),
             # Nothing may start before its end would be noticed.
             ResourceOptions(parent=self, depends_on=[wiring, self.observe]),
+        )
+        self.reconcile = EventFunction(
+            f"{name}-reconcile",
+            EventFunctionArgs(
+                module="reconcile",
+                description="Every five minutes: go on with each run that no event went on with",
+                trigger=Schedule(ROUND),
+                policy=policies.reconcile_function(scope),
+                wiring_name=self.wiring_name,
+                timeout_seconds=RECONCILE_TIMEOUT_SECONDS,
+                # None is reserved for it: two rounds at once do no harm, and a new account has ten.
+                memory=RECONCILE_MEMORY,
+                log_retention_days=args.log_retention_days,
+            ),
+            wired,
         )
 
         self.register_outputs(

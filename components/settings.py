@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Self, TypeAlias, TypeVar, cast
+from urllib.parse import urlsplit
 
 import pulumi
 
@@ -47,8 +48,16 @@ MOST_RETENTION_DAYS: Final = 36500
 STACK_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")
 """A stack's name is part of task definition families, which allow no more than these."""
 MOST_PORT: Final = 65535
-MOST_PARAMETERS_JSON: Final = 2048
-"""Of the 4096 characters of a standard SSM parameter; the rest of the wiring needs about half."""
+MOST_WIRING_JSON: Final = 2048
+"""Of the 4096 characters of a standard SSM parameter; what no setting decides needs about half."""
+MOST_RUNS: Final = 10000
+MOST_RUN_MINUTES: Final = 28 * 24 * 60
+"""An image must outlive its run, and one without a tag is kept for 30 days."""
+MOST_SUBSCRIBERS: Final = 20
+EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
+"""What HTML takes for an address, in a domain with a dot; SNS's mail is what proves it."""
+METRIC_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,63}")
+GOALS: Final = ("max", "min")
 
 
 T = TypeVar("T", int, str, bool)
@@ -71,6 +80,10 @@ class Settings:
     """A key of ARCHITECTURES."""
     spot: bool
     parameters: Mapping[str, str]
+    max_concurrent_runs: int
+    """0: no limit."""
+    max_run_minutes: int
+    """0: no limit."""
     container_insights: bool
     log_retention_days: int
     checkpoint_retention_days: int
@@ -83,6 +96,12 @@ class Settings:
     image_tag_prefixes: tuple[str, ...]
     image_registry: str
     """host:port in place of ECR's; empty for ECR's own."""
+    notify_emails: tuple[str, ...]
+    notify_webhooks: tuple[str, ...]
+    """URLs, often with a secret in them: whoever knows one may post to it."""
+    champion_metric: str
+    champion_goal: str
+    """One of GOALS."""
 
     @property
     def platform(self) -> str:
@@ -100,6 +119,8 @@ class Settings:
             architecture=reader.value("architecture", str),
             spot=reader.value("spot", bool),
             parameters=reader.pairs("parameters", PARAMETER_NAME, "epochs=20"),
+            max_concurrent_runs=reader.value("maxConcurrentRuns", int),
+            max_run_minutes=reader.value("maxRunMinutes", int),
             container_insights=reader.value("containerInsights", bool),
             log_retention_days=reader.value("logRetentionDays", int),
             checkpoint_retention_days=reader.value("checkpointRetentionDays", int),
@@ -111,6 +132,10 @@ class Settings:
             image_args=reader.pairs("image.args", BUILD_ARGUMENT_NAME, "BASE=python:3.13-slim"),
             image_tag_prefixes=reader.strings("image.tagPrefixes"),
             image_registry=reader.value("image.registry", str),
+            notify_emails=reader.strings("notify.emails"),
+            notify_webhooks=reader.strings("notify.webhooks"),
+            champion_metric=reader.value("champion.metric", str),
+            champion_goal=reader.value("champion.goal", str),
         )
         reader.refuse_unknown()
         settings._check(reader.fault)
@@ -129,6 +154,34 @@ class Settings:
         if self.architecture not in ARCHITECTURES:
             rule = f"be one of {', '.join(ARCHITECTURES)}"
             fault("architecture", rule, self.architecture, set_to("architecture", "x86_64"))
+        if self.data_path is not None and not self.data_path.is_file():
+            fault("data.path", "name a file", str(self.data_path), set_to("data.path", "<file>"))
+        if self.image_build and not (self.image_context / "Dockerfile").is_file():
+            rule, mend = "name a folder with a Dockerfile", set_to("image.context", "trainer")
+            fault("image.context", rule, str(self.image_context), mend)
+        if self.image_registry and not is_loopback(self.image_registry):
+            # ECR's password goes there, and over plain HTTP.
+            rule = "be host:port of this machine (127.0.0.1, localhost or [::1]), or empty"
+            fault("image.registry", rule, self.image_registry, set_to("image.registry", '""'))
+        self._check_tag_prefixes(fault)
+        self._check_subscribers(fault)
+        self._check_limits(fault)
+        self._check_retention(fault)
+        self._check_champion(fault)
+
+    def _check_limits(self, fault: "Fault") -> None:
+        for key, number, most in (
+            ("maxConcurrentRuns", self.max_concurrent_runs, MOST_RUNS),
+            ("maxRunMinutes", self.max_run_minutes, MOST_RUN_MINUTES),
+        ):
+            if not 0 <= number <= most:
+                fault(key, f"be between 0 (no limit) and {most}", number, set_to(key, 0))
+        size = len(json.dumps([dict(self.parameters), self.image_tag_prefixes]))
+        if size > MOST_WIRING_JSON:
+            rule = f"be at most {MOST_WIRING_JSON} characters of JSON with image.tagPrefixes"
+            fault("parameters", rule, size, "take some out of the stack file")
+
+    def _check_retention(self, fault: "Fault") -> None:
         days = self.log_retention_days
         if days not in LOG_RETENTION_DAYS:
             near = min(LOG_RETENTION_DAYS, key=lambda allowed: abs(allowed - days))
@@ -141,20 +194,15 @@ class Settings:
             if not 1 <= days <= MOST_RETENTION_DAYS:
                 rule = f"be between 1 and {MOST_RETENTION_DAYS}"
                 fault(key, rule, days, set_to(key, 14))
-        size = len(json.dumps(dict(self.parameters)))
-        if size > MOST_PARAMETERS_JSON:
-            rule = f"be at most {MOST_PARAMETERS_JSON} characters of JSON"
-            fault("parameters", rule, size, "take some out of the stack file")
-        if self.data_path is not None and not self.data_path.is_file():
-            fault("data.path", "name a file", str(self.data_path), set_to("data.path", "<file>"))
-        if self.image_build and not (self.image_context / "Dockerfile").is_file():
-            rule, mend = "name a folder with a Dockerfile", set_to("image.context", "trainer")
-            fault("image.context", rule, str(self.image_context), mend)
-        if self.image_registry and not is_loopback(self.image_registry):
-            # ECR's password goes there, and over plain HTTP.
-            rule = "be host:port of this machine (127.0.0.1, localhost or [::1]), or empty"
-            fault("image.registry", rule, self.image_registry, set_to("image.registry", '""'))
-        self._check_tag_prefixes(fault)
+
+    def _check_champion(self, fault: "Fault") -> None:
+        if not METRIC_NAME.fullmatch(self.champion_metric):
+            rule = f"be a metric's name like {METRIC_NAME.pattern}"
+            mend = set_to("champion.metric", "accuracy")
+            fault("champion.metric", rule, self.champion_metric, mend)
+        if self.champion_goal not in GOALS:
+            rule = f"be one of {', '.join(GOALS)}"
+            fault("champion.goal", rule, self.champion_goal, set_to("champion.goal", "max"))
 
     def _check_fargate(self, fault: "Fault") -> None:
         if self.cpu not in FARGATE_MEMORY:
@@ -182,6 +230,38 @@ class Settings:
                 "unless image.build is false"
             )
             fault(key, rule, list(prefixes), write_list(key, [*prefixes, BUILD_TAG_PREFIX]))
+
+    def _check_subscribers(self, fault: "Fault") -> None:
+        for key, given, example in (
+            ("notify.emails", self.notify_emails, "ann@example.com"),
+            ("notify.webhooks", self.notify_webhooks, "https://example.com/hook"),
+        ):
+            if len(given) > MOST_SUBSCRIBERS:
+                rule, mend = f"hold at most {MOST_SUBSCRIBERS}", "take some out of the stack file"
+                fault(key, rule, len(given), mend)
+            for item in given:
+                # Of a URL, which may be a secret, no more than its scheme: this goes into logs.
+                shown = item if key == "notify.emails" else f"{item[:8]}..."
+                if key == "notify.emails" and not EMAIL.fullmatch(item):
+                    fault(key, "hold e-mail addresses", item, write_list(key, [example]))
+                if key == "notify.webhooks" and not is_webhook(item):
+                    rule = "hold https URLs of hosts with a name"
+                    fault(key, rule, shown, write_list(key, [example]))
+                if given.count(item) > 1:
+                    fault(key, "name each once", shown, "take one out of the stack file")
+
+
+def is_webhook(url: str) -> bool:
+    """Tell whether SNS could post to a URL over TLS."""
+    if not re.fullmatch(r"[!-~]{1,2000}", url):
+        return False
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return False
+    host = re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", parts.hostname or "")
+    return parts.scheme == "https" and host is not None and port != 0 and not parts.fragment
 
 
 def is_loopback(registry: str) -> bool:

@@ -53,7 +53,7 @@ class Deployment:
     ids: Mapping[str, str]
     """Logical name -> the id that the cloud gave."""
     notes: tuple[str, ...]
-    """What of the image's Dockerfile was skipped."""
+    """What was skipped, of the image's Dockerfile and of the program."""
     seconds: float
 
 
@@ -546,7 +546,7 @@ def _log_group(made: Resources, name: str, inputs: Inputs) -> Created:
     return group, {"name": group, "arn": f"arn:aws:logs:{where}:log-group:{group}"}
 
 
-# Queues, rules, functions
+# Queues, topics, rules, functions
 
 
 @_creates("aws:sqs/queue:Queue")
@@ -571,12 +571,49 @@ def _queue_policy(made: Resources, _: str, inputs: Inputs) -> Created:
     return inputs["queueUrl"], {}
 
 
+@_creates("aws:sns/topic:Topic")
+def _topic(made: Resources, name: str, _: Inputs) -> Created:
+    topic = _physical(name)
+    arn = made.client("sns").create_topic(Name=topic)["TopicArn"]
+    return arn, {"name": topic, "arn": arn}
+
+
+@_creates("aws:sns/topicPolicy:TopicPolicy")
+def _topic_policy(made: Resources, _: str, inputs: Inputs) -> Created:
+    made.client("sns").set_topic_attributes(
+        TopicArn=inputs["arn"], AttributeName="Policy", AttributeValue=inputs["policy"]
+    )
+    return inputs["arn"], {}
+
+
+@_creates("aws:sns/topicSubscription:TopicSubscription")
+def _subscription(made: Resources, name: str, inputs: Inputs) -> Created:
+    if inputs["protocol"] != "email":  # which this cloud keeps, and sends nowhere
+        made.notes.append(f"{name} is not subscribed: this cloud tells nobody outside of it")
+        return name, {}
+    arn = made.client("sns").subscribe(
+        TopicArn=inputs["topic"],
+        Protocol=inputs["protocol"],
+        Endpoint=inputs["endpoint"],
+        ReturnSubscriptionArn=True,
+    )["SubscriptionArn"]
+    return arn, {"arn": arn}
+
+
 @_creates("aws:cloudwatch/eventRule:EventRule")
 def _rule(made: Resources, name: str, inputs: Inputs) -> Created:
     rule = _physical(name)
-    arn = made.client("events").put_rule(
-        Name=rule, EventPattern=inputs["eventPattern"], Description=inputs["description"]
-    )["RuleArn"]
+    when = {
+        ours: inputs[theirs]
+        for ours, theirs in (
+            ("EventPattern", "eventPattern"),
+            ("ScheduleExpression", "scheduleExpression"),
+        )
+        if inputs.get(theirs)
+    }
+    arn = made.client("events").put_rule(Name=rule, Description=inputs["description"], **when)[
+        "RuleArn"
+    ]
     return rule, {"name": rule, "arn": arn}
 
 

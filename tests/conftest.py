@@ -46,6 +46,7 @@ ARN_RESOURCES = {
     "aws:iam/role:Role": "iam::{account}:role/{name}",
     "aws:lambda/function:Function": "lambda:{region}:{account}:function:{name}",
     "aws:s3/bucket:Bucket": "s3:::{name}",
+    "aws:sns/topic:Topic": "sns:{region}:{account}:{name}",
     "aws:sqs/queue:Queue": "sqs:{region}:{account}:{name}",
     "aws:ssm/parameter:Parameter": "ssm:{region}:{account}:parameter{name}",
 }

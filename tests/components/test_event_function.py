@@ -7,7 +7,7 @@ import pytest
 
 from components import event_function
 
-PARTS = ["invoke", "observe"]
+PARTS = ["invoke", "observe", "reconcile"]
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -33,7 +33,9 @@ def test_handler_is_in_its_archive_and_nothing_but_sources_is(dev, part):
     }
 
 
-@pytest.mark.parametrize(("part", "seconds"), [("invoke", 60), ("observe", 900)])
+@pytest.mark.parametrize(
+    ("part", "seconds"), [("invoke", 60), ("observe", 900), ("reconcile", 900)]
+)
 def test_function_has_time_for_its_work(dev, part, seconds):
     assert dev.inputs(f"pushtrain-trigger-{part}-function")["timeout"] == seconds
 
@@ -75,7 +77,7 @@ def test_event_that_does_not_reach_the_function_is_kept(dev, part):
 def test_queues_are_encrypted_and_keep_events_as_long_as_sqs_can(dev):
     queues = dev.of_type("aws:sqs/queue:Queue")
 
-    assert len(queues) == 4
+    assert len(queues) == 6
     for queue in queues:
         assert queue.inputs["sqsManagedSseEnabled"] is True
         assert queue.inputs["messageRetentionSeconds"] == 1_209_600
@@ -117,3 +119,24 @@ def test_pattern_is_within_what_eventbridge_takes(deploy):
     assert json.loads(rule["eventPattern"])["detail"]["image-tag"] == [
         {"prefix": prefix} for prefix in prefixes
     ]
+
+
+def test_reconcile_runs_every_five_minutes_whatever_happens(dev):
+    rule = dev.inputs("pushtrain-trigger-reconcile-rule")
+
+    assert rule["scheduleExpression"] == "rate(5 minutes)"
+    assert "eventPattern" not in rule
+
+
+@pytest.mark.parametrize("part", ["invoke", "observe"])
+def test_the_others_run_when_something_happens(dev, part):
+    rule = dev.inputs(f"pushtrain-trigger-{part}-rule")
+
+    assert "scheduleExpression" not in rule
+    assert json.loads(rule["eventPattern"])["source"]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_no_function_takes_a_share_of_what_the_account_may_run_at_once(dev, part):
+    # A new account has ten: https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html
+    assert "reservedConcurrentExecutions" not in dev.inputs(f"pushtrain-trigger-{part}-function")

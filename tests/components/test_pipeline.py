@@ -51,8 +51,14 @@ def test_outputs_are_what_a_person_or_script_needs(dev):
         "logGroup": "pushtrain-training-logs-0a1b2c3",
         "wiringParameter": "/pushtrain/dev/wiring",
         "trainingParameter": "/pushtrain/dev/training",
+        "invokeFunction": "pushtrain-trigger-invoke-function-0a1b2c3",
+        "observeFunction": "pushtrain-trigger-observe-function-0a1b2c3",
+        "reconcileFunction": "pushtrain-trigger-reconcile-function-0a1b2c3",
+        "topic": "arn:aws:sns:us-east-1:123456789012:pushtrain-notices-topic-0a1b2c3",
         "failedPushes": f"{queue}-invoke-failed-0a1b2c3",
         "failedEnds": f"{queue}-observe-failed-0a1b2c3",
+        "undeliveredPushes": f"{queue}-invoke-undelivered-0a1b2c3",
+        "undeliveredEnds": f"{queue}-observe-undelivered-0a1b2c3",
         "image": f"{registry}/pushed@sha256:{'0' * 64}",
     }
 
@@ -94,7 +100,7 @@ def test_no_document_holds_what_nobody_knows(dev, deploy, context):
 
     for deployment in (dev, everything):
         documents = deployment.documents()
-        assert len(documents) == 19
+        assert len(documents) == 24
         for place, document in documents.items():
             text = json.dumps(document)
             assert not [word for word in ("null", "None", "Output") if word in text], place

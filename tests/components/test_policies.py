@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from policy_sentry.querying.actions import get_action_data
 
 from components import policies
+from handler import notices
 
 HERE = "us-east-1:123456789012"
 BUCKET = "arn:aws:s3:::pushtrain-store-bucket-0a1b2c3"
@@ -17,6 +18,9 @@ CLUSTER = "pushtrain-training-cluster-0a1b2c3"
 REPOSITORY = f"arn:aws:ecr:{HERE}:repository/pushtrain-images-repository-0a1b2c3"
 PARAMETER = f"arn:aws:ssm:{HERE}:parameter/pushtrain/dev"
 FAMILY = f"arn:aws:ecs:{HERE}:task-definition/dev-????????????:*"
+TASKS = f"arn:aws:ecs:{HERE}:task/{CLUSTER}/*"
+IN_CLUSTER = {"ArnEquals": {"ecs:cluster": f"arn:aws:ecs:{HERE}:cluster/{CLUSTER}"}}
+TOPIC = f"arn:aws:sns:{HERE}:pushtrain-notices-topic-0a1b2c3"
 ROLE = "arn:aws:iam::123456789012:role"
 
 
@@ -44,6 +48,10 @@ def basics(part):
     ]
 
 
+CLAIM_RUN = [
+    allow("ReadWiring", ["ssm:GetParameter"], [f"{PARAMETER}/wiring", f"{PARAMETER}/training"]),
+    allow("MarkRun", ["s3:PutObject"], [f"{BUCKET}/open/*"]),
+]
 BRING_RUN_ON = [
     allow(
         "KeepRunRecord",
@@ -63,18 +71,18 @@ BRING_RUN_ON = [
         "RunPinnedDefinition",
         ["ecs:RunTask"],
         [FAMILY],
-        ArnEquals={"ecs:cluster": f"arn:aws:ecs:{HERE}:cluster/{CLUSTER}"},
+        **IN_CLUSTER,
     ),
     allow(
         "StopTask",
         ["ecs:StopTask"],
-        [f"arn:aws:ecs:{HERE}:task/{CLUSTER}/*"],
-        ArnEquals={"ecs:cluster": f"arn:aws:ecs:{HERE}:cluster/{CLUSTER}"},
+        [TASKS],
+        **IN_CLUSTER,
     ),
     allow(
         "TagWhatItCreates",
         ["ecs:TagResource"],
-        [FAMILY, f"arn:aws:ecs:{HERE}:task/{CLUSTER}/*"],
+        [FAMILY, TASKS],
         StringEquals={"ecs:CreateAction": ["RegisterTaskDefinition", "RunTask"]},
     ),
     allow(
@@ -94,8 +102,18 @@ END_RUN = [
     allow("UnmarkRun", ["s3:DeleteObject"], [f"{BUCKET}/open/*"]),
     allow("ReadLastLogLines", ["logs:GetLogEvents"], streams("pushtrain-training-logs")),
     allow("RetireDefinition", ["ecs:DeregisterTaskDefinition"], ["*"]),
-    allow("TellPrograms", ["events:PutEvents"], [f"arn:aws:events:{HERE}:event-bus/default"]),
-    allow("TellPeople", ["sns:Publish"], [f"arn:aws:sns:{HERE}:dev-ends"]),
+    allow(
+        "TellPrograms",
+        ["events:PutEvents"],
+        [f"arn:aws:events:{HERE}:event-bus/default"],
+        **{
+            "ForAllValues:StringEquals": {
+                "events:source": "pushtrain",
+                "events:detail-type": "Training Run Ended",
+            }
+        },
+    ),
+    allow("TellPeople", ["sns:Publish"], [TOPIC]),
 ]
 
 IDENTITY_POLICIES = {
@@ -110,7 +128,11 @@ IDENTITY_POLICIES = {
     ],
     "pushtrain-training-task-policy": [
         allow("ReadData", ["s3:GetObject", "s3:GetObjectVersion"], [f"{BUCKET}/data/*"]),
-        allow("ReadCheckpoint", ["s3:GetObject"], [f"{BUCKET}/checkpoints/*"]),
+        allow(
+            "ReadCheckpointsAndModels",
+            ["s3:GetObject"],
+            [f"{BUCKET}/checkpoints/*", f"{BUCKET}/runs/*", f"{BUCKET}/models/*"],
+        ),
         allow(
             "Publish",
             ["s3:AbortMultipartUpload", "s3:PutObject"],
@@ -126,20 +148,25 @@ IDENTITY_POLICIES = {
             "TellAbsentFromForbidden",
             ["s3:ListBucket"],
             [BUCKET],
-            StringLike={"s3:prefix": ["data/*", "runs/*", "checkpoints/*"]},
+            StringLike={"s3:prefix": ["data/*", "runs/*", "checkpoints/*", "models/*"]},
         ),
     ],
     "pushtrain-trigger-invoke-basics-policy": basics("invoke"),
-    "pushtrain-trigger-invoke-work-policy": [
-        allow("ReadWiring", ["ssm:GetParameter"], [f"{PARAMETER}/wiring", f"{PARAMETER}/training"]),
-        allow("MarkRun", ["s3:PutObject"], [f"{BUCKET}/open/*"]),
-        *BRING_RUN_ON,
-    ],
+    "pushtrain-trigger-invoke-work-policy": [*CLAIM_RUN, *BRING_RUN_ON],
     "pushtrain-trigger-observe-basics-policy": basics("observe"),
     "pushtrain-trigger-observe-work-policy": [
         allow("ReadWiring", ["ssm:GetParameter"], [f"{PARAMETER}/wiring"]),
         *BRING_RUN_ON,
         *END_RUN,
+    ],
+    "pushtrain-trigger-reconcile-basics-policy": basics("reconcile"),
+    "pushtrain-trigger-reconcile-work-policy": [
+        *CLAIM_RUN,
+        *BRING_RUN_ON,
+        *END_RUN,
+        allow("FindTasks", ["ecs:ListTasks"], ["*"], **IN_CLUSTER),
+        allow("LookAtTasks", ["ecs:DescribeTasks"], [TASKS], **IN_CLUSTER),
+        allow("FindLostPushes", ["ecr:DescribeImages"], [REPOSITORY]),
     ],
 }
 
@@ -150,6 +177,8 @@ ROLES = {
     "pushtrain-trigger-invoke-work-policy": "pushtrain-trigger-invoke-role",
     "pushtrain-trigger-observe-basics-policy": "pushtrain-trigger-observe-role",
     "pushtrain-trigger-observe-work-policy": "pushtrain-trigger-observe-role",
+    "pushtrain-trigger-reconcile-basics-policy": "pushtrain-trigger-reconcile-role",
+    "pushtrain-trigger-reconcile-work-policy": "pushtrain-trigger-reconcile-role",
 }
 
 
@@ -205,7 +234,26 @@ RESOURCE_POLICIES = {
         },
     ],
     "pushtrain-trigger-invoke-undelivered-policy": undelivered("invoke"),
+    "pushtrain-notices-tls-only": [
+        {
+            "Sid": "TlsOnly",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "sns:Publish",
+            "Resource": TOPIC,
+            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+        },
+        {
+            "Sid": "NoPlainWebhooks",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "sns:Subscribe",
+            "Resource": TOPIC,
+            "Condition": {"StringEquals": {"sns:Protocol": "http"}},
+        },
+    ],
     "pushtrain-trigger-observe-undelivered-policy": undelivered("observe"),
+    "pushtrain-trigger-reconcile-undelivered-policy": undelivered("reconcile"),
 }
 
 
@@ -230,6 +278,7 @@ TRUST_POLICIES = {
     ),
     "pushtrain-trigger-invoke-role": trust("lambda.amazonaws.com"),
     "pushtrain-trigger-observe-role": trust("lambda.amazonaws.com"),
+    "pushtrain-trigger-reconcile-role": trust("lambda.amazonaws.com"),
 }
 
 
@@ -260,7 +309,8 @@ def test_there_are_no_other_policies_and_each_is_on_its_role(dev):
 
 
 def test_each_policy_is_on_what_it_names(dev):
-    for part in ("invoke", "observe"):
+    assert dev.inputs("pushtrain-notices-tls-only")["arn"] == TOPIC
+    for part in ("invoke", "observe", "reconcile"):
         name = f"pushtrain-trigger-{part}-undelivered"
         assert dev.inputs(f"{name}-policy")["queueUrl"].endswith(f"/{name}-0a1b2c3")
     assert dev.inputs("pushtrain-store-tls-only")["bucket"] == "pushtrain-store-bucket-0a1b2c3"
@@ -297,8 +347,10 @@ def test_star_stands_only_where_aws_knows_no_narrower_resource(dev):
         "ecr:GetAuthorizationToken",
         "ecs:DescribeTaskDefinition",
         "ecs:DeregisterTaskDefinition",
+        "ecs:ListTasks",
     }
-    assert {form for action in stars for form in forms(action)} == {"*"}
+    # Of what a ListTasks could be narrowed to, a container instance, Fargate has none.
+    assert {form for action in stars - {"ecs:ListTasks"} for form in forms(action)} == {"*"}
 
 
 def test_every_action_is_allowed_on_a_kind_of_resource_that_it_knows(dev):
@@ -385,7 +437,7 @@ def calls(nodes):
     return found | {need for action in found for need in IMPLIED.get(action, ())}
 
 
-@pytest.mark.parametrize("part", ["invoke", "observe"])
+@pytest.mark.parametrize("part", ["invoke", "observe", "reconcile"])
 def test_handler_is_allowed_just_the_calls_that_it_makes(dev, root, part):
     # No emulator checks IAM, so a call without its grant would first fail in somebody's account.
     allowed = {
@@ -393,6 +445,11 @@ def test_handler_is_allowed_just_the_calls_that_it_makes(dev, root, part):
     }
 
     assert calls(reachable(root / "handler", part)) == allowed
+
+
+def test_the_event_that_may_be_put_is_the_one_that_notices_put():
+    assert policies.EVENT_SOURCE == notices.SOURCE
+    assert policies.EVENT_DETAIL_TYPE == notices.DETAIL_TYPE
 
 
 def test_task_may_write_neither_run_records_nor_champions(dev):
@@ -415,7 +472,7 @@ def test_policies_of_a_role_fit_into_it(deploy):
         role = grant.inputs["role"]
         sizes[role] = sizes.get(role, 0) + len(re.sub(r"\s", "", grant.inputs["policy"]))
 
-    assert len(sizes) == 4
+    assert len(sizes) == 5
     assert max(sizes.values()) <= 10240  # characters, of all inline policies of a role
 
 

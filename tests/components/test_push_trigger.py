@@ -142,8 +142,8 @@ def test_wiring_is_exactly_this(dev):
         "memory": 8192,
         "architecture": "x86_64",
         "max_concurrent_runs": 0,
-        "max_run_minutes": 0,
-        "topic": "",
+        "max_run_minutes": 1440,
+        "topic": "arn:aws:sns:us-east-1:123456789012:pushtrain-notices-topic-0a1b2c3",
         "champion_metric": "accuracy",
         "champion_goal": "max",
     }
@@ -168,20 +168,44 @@ def test_wiring_names_the_container_and_logs_of_the_template(dev):
 
 
 def test_settings_reach_the_wiring(deploy):
-    deployment = deploy.whole({"spot": False, "parameters": ["epochs=20"]}, stack="prod-1")
+    deployment = deploy.whole(
+        {
+            "cpu": 4096,
+            "memory": 16384,
+            "architecture": "arm64",
+            "spot": False,
+            "parameters": ["epochs=20"],
+            "image.tagPrefixes": ["c-", "g-"],
+            "maxConcurrentRuns": 3,
+            "maxRunMinutes": 90,
+            "champion.metric": "loss",
+            "champion.goal": "min",
+        },
+        stack="prod-1",
+    )
     wiring = deployment.document("pushtrain-trigger-wiring", "value")
 
     assert wiring["capacity_providers"] == ["FARGATE"]
     assert wiring["parameters"] == {"epochs": "20"}
     assert wiring["stack"] == "prod-1"
+    assert (wiring["cpu"], wiring["memory"], wiring["architecture"]) == (4096, 16384, "arm64")
+    assert wiring["tag_prefixes"] == ["c-", "g-"]
+    assert (wiring["max_concurrent_runs"], wiring["max_run_minutes"]) == (3, 90)
+    assert (wiring["champion_metric"], wiring["champion_goal"]) == ("loss", "min")
     assert deployment.inputs("pushtrain-trigger-wiring")["name"] == "/pushtrain/prod-1/wiring"
 
 
 def test_longest_wiring_fits_into_a_standard_parameter(deploy):
-    parameters = [f"note={'n' * 2036}"]
-    wiring = deploy.whole({"parameters": parameters}, stack="s" * 100).inputs(
-        "pushtrain-trigger-wiring"
-    )
+    prefixes = ["c-", *(f"{number}{'x' * 127}" for number in range(9))]
+    settings = {
+        "parameters": [f"note={'n' * (2048 - 18 - len(json.dumps(prefixes)) - 2)}"],
+        "image.tagPrefixes": prefixes,
+        "champion.metric": "m" * 64,
+        "maxConcurrentRuns": 10000,
+        "maxRunMinutes": 40320,
+    }
+    longest = deploy.whole(settings, stack="s" * 100)
+    wiring = longest.inputs("pushtrain-trigger-wiring")
 
     assert wiring["type"] == "String"
     assert len(wiring["value"]) <= 4096

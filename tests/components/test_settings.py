@@ -1,5 +1,6 @@
 """Settings: what is refused, how it is said, and that nothing is registered then."""
 
+import contextlib
 import json
 import math
 
@@ -41,6 +42,9 @@ def test_defaults_of_the_project_are_accepted(load, context):
     assert settings.image_context == context
     assert settings.data_path is None
     assert settings.parameters == {}
+    assert (settings.max_concurrent_runs, settings.max_run_minutes) == (0, 1440)
+    assert (settings.notify_emails, settings.notify_webhooks) == ((), ())
+    assert (settings.champion_metric, settings.champion_goal) == ("accuracy", "max")
     assert not settings.destroyable
 
 
@@ -70,6 +74,10 @@ def test_default_handed_over_under_its_path_counts_until_the_stack_sets_the_key(
         'pushtrain:["image.tagPrefixes"]': "[]",
         'pushtrain:["image.registry"]': "",
         'pushtrain:["data.path"]': "",
+        'pushtrain:["notify.emails"]': "[]",
+        'pushtrain:["notify.webhooks"]': "[]",
+        'pushtrain:["champion.metric"]': "accuracy",
+        'pushtrain:["champion.goal"]': "max",
     }
     deploy.configure()
     pulumi.runtime.set_all_config(path)
@@ -236,8 +244,89 @@ REFUSED = {
     "more parameters than the wiring could hold": (
         {"parameters": [f"note={'n' * 2048}"]},
         (
-            "parameters must be at most 2048 characters of JSON, got 2060:"
+            "parameters must be at most 2048 characters of JSON with image.tagPrefixes, got 2066:"
             " take some out of the stack file"
+        ),
+    ),
+    "parameters and tag prefixes that fit alone": (
+        {
+            "parameters": [f"note={'n' * 1000}"],
+            "image.tagPrefixes": ["c-", *(f"{digit}{'x' * 127}" for digit in range(9))],
+        },
+        (
+            "parameters must be at most 2048 characters of JSON with image.tagPrefixes, got 2210:"
+            " take some out of the stack file"
+        ),
+    ),
+    "runs below none": (
+        {"maxConcurrentRuns": -1},
+        (
+            "maxConcurrentRuns must be between 0 (no limit) and 10000, got -1:"
+            " pulumi config set pushtrain:maxConcurrentRuns 0"
+        ),
+    ),
+    "a run that outlives its image": (
+        {"maxRunMinutes": 40321},
+        (
+            "maxRunMinutes must be between 0 (no limit) and 40320, got 40321:"
+            " pulumi config set pushtrain:maxRunMinutes 0"
+        ),
+    ),
+    "minutes that are half": (
+        {"maxRunMinutes": "1.5"},
+        (
+            "maxRunMinutes must be a whole number, got '1.5':"
+            " pulumi config set pushtrain:maxRunMinutes <number>"
+        ),
+    ),
+    "address without a domain": (
+        {"notify.emails": ["ann@example.com", "ann"]},
+        (
+            "notify.emails must hold e-mail addresses, got 'ann':"
+            ' write pushtrain:notify.emails: ["ann@example.com"] into the stack file'
+        ),
+    ),
+    "address given twice": (
+        {"notify.emails": ["ann@example.com", "ann@example.com"]},
+        (
+            "notify.emails must name each once, got 'ann@example.com':"
+            " take one out of the stack file"
+        ),
+    ),
+    "twenty-one addresses": (
+        {"notify.emails": [f"ann{number}@example.com" for number in range(21)]},
+        "notify.emails must hold at most 20, got 21: take some out of the stack file",
+    ),
+    "addresses in one text": (
+        {"notify.emails": "ann@example.com"},
+        (
+            "notify.emails must be a list of strings, got 'ann@example.com':"
+            ' write pushtrain:notify.emails: ["..."] into the stack file'
+        ),
+    ),
+    "webhook without TLS, its secret unsaid": (
+        {"notify.webhooks": ["http://example.com/secret"]},
+        (
+            "notify.webhooks must hold https URLs of hosts with a name, got 'http://e...':"
+            ' write pushtrain:notify.webhooks: ["https://example.com/hook"] into the stack file'
+        ),
+    ),
+    "webhook given twice, its secret unsaid": (
+        {"notify.webhooks": ["https://example.com/secret"] * 2},
+        "notify.webhooks must name each once, got 'https://...': take one out of the stack file",
+    ),
+    "metric with a blank": (
+        {"champion.metric": "top 1"},
+        (
+            "champion.metric must be a metric's name like [A-Za-z0-9_][A-Za-z0-9_./-]{0,63},"
+            " got 'top 1': pulumi config set pushtrain:champion.metric accuracy"
+        ),
+    ),
+    "goal that is none": (
+        {"champion.goal": "maximum"},
+        (
+            "champion.goal must be one of max, min, got 'maximum':"
+            " pulumi config set pushtrain:champion.goal max"
         ),
     ),
     "misspelt key": (
@@ -418,3 +507,90 @@ def test_registry_that_could_be_another_machine_is_refused(refusal, registry):
 
     assert line.startswith("image.registry must be host:port of this machine")
     assert line.endswith('pulumi config set pushtrain:image.registry ""')
+
+
+@pytest.mark.parametrize("key", ["maxConcurrentRuns", "maxRunMinutes"])
+@pytest.mark.parametrize(("number", "good"), [(0, True), (1, True), (10000, True), (-1, False)])
+def test_limits_begin_with_none(accepts, key, number, good):
+    assert accepts({key: number}) == good
+
+
+@pytest.mark.parametrize(
+    "address", ["ann@example.com", "a.b+c@mail.example.co.uk", "o'hara_1@x-y.io", "#1@1.de"]
+)
+def test_address_that_can_get_mail_is_accepted(load, address):
+    assert load({"notify.emails": [address]}).notify_emails == (address,)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "",
+        "@example.com",
+        "ann@",
+        "ann@localhost",
+        "ann@example.com\nBcc: all@example.com",
+        "ann@example.com ",
+        "Ann <ann@example.com>",
+        "ann@example.com,bob@example.com",
+        "ann@@example.com",
+        "ann@exämple.com",
+        f"{'a' * 65}@example.com",
+        "mailto:ann@example.com",
+    ],
+)
+def test_address_that_cannot_get_mail_is_refused(refusal, address):
+    (line,) = refusal({"notify.emails": [address]})
+
+    assert line.startswith("notify.emails must hold e-mail addresses, got ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/hook",
+        "https://hooks.example.com:8443/a/b?c=d%20e",
+        "https://user:secret@example.com/",
+        "HTTPS://EXAMPLE.com",
+    ],
+)
+def test_webhook_that_sns_can_post_to_is_accepted(load, url):
+    assert load({"notify.webhooks": [url]}).notify_webhooks == (url,)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "https://",
+        "example.com/hook",
+        "http://example.com/secret",
+        "ftp://example.com/secret",
+        "javascript:alert(1)//secret",
+        "https://localhost/secret",
+        "https://[::1]/secret",
+        "https://exam ple.com/secret",
+        "https://example.com/secret\nHost: evil.com",
+        "https://example.com:0/secret",
+        "https://example.com:99999/secret",
+        "https://example.com/#secret",
+        "hooks.example.com/secret",
+        "https://example.com@/secret",
+        f"https://example.com/{'secret' * 400}",
+    ],
+)
+def test_webhook_that_sns_cannot_post_to_is_refused_and_its_secret_unsaid(refusal, url):
+    (line,) = refusal({"notify.webhooks": [url]})
+
+    assert line.startswith("notify.webhooks must hold https URLs of hosts with a name, got ")
+    assert "secret" not in line
+
+
+@given(st.lists(st.text(max_size=5) | st.sampled_from(["a@b.cd", "https://b.cd/"]), max_size=3))
+def test_any_subscribers_are_either_taken_as_they_are_or_refused(load, items):
+    for key, field in (("notify.emails", "notify_emails"), ("notify.webhooks", "notify_webhooks")):
+        with contextlib.suppress(SettingsError):
+            settings = load({key: json.dumps(items)})
+
+            assert getattr(settings, field) == tuple(items)
+            assert {*items} <= {"a@b.cd", "https://b.cd/"}

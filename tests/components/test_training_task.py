@@ -113,6 +113,7 @@ def test_every_log_group_expires_as_set(deploy):
         "pushtrain-training-logs",
         "pushtrain-trigger-invoke-logs",
         "pushtrain-trigger-observe-logs",
+        "pushtrain-trigger-reconcile-logs",
     ]
     assert {group.inputs["retentionInDays"] for group in groups} == {5}
 

@@ -123,7 +123,7 @@ def test_a_run_without_data_waits_and_the_next_push_of_it_goes_on(stack):
     digest = stack.push(TRAINER, "g-again")
     record = stack.until(digest, "SUCCEEDED")
 
-    assert waiting["waiting"] == {"why": "data", "not_before": None}
+    assert waiting["waiting"]["why"] == "data"
     assert record["run"] == waiting["run"]
     assert stack.published(digest, "model")["data"] == "late"
 
@@ -197,6 +197,30 @@ def test_every_resource_of_the_program_is_created_and_reported(stack, data):
     assert set(deployment.outputs) >= {"bucket", "repositoryUrl", "image", "logGroup"}
 
 
+def test_the_topic_keeps_its_policy_and_the_addresses_that_are_told(stack):
+    told = {"notify.emails": ["ann@example.com"], "notify.webhooks": ["https://example.com/hook"]}
+    stack.deploy(**told)
+    sns = stack.bench.client("sns")
+    topic = stack.outputs["topic"]
+    policy = json.loads(sns.get_topic_attributes(TopicArn=topic)["Attributes"]["Policy"])
+    subscriptions = sns.list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]
+
+    assert [statement["Sid"] for statement in policy["Statement"]] == ["TlsOnly", "NoPlainWebhooks"]
+    assert [(each["Protocol"], each["Endpoint"]) for each in subscriptions] == [
+        ("email", "ann@example.com")
+    ]
+    assert [note for note in stack.deployment.notes if "webhook" in note], "it would be posted to"
+
+
+def test_reconcile_has_its_schedule(stack):
+    stack.deploy()
+    rules = stack.bench.client("events").list_rules()["Rules"]
+
+    assert [rule["ScheduleExpression"] for rule in rules if "ScheduleExpression" in rule] == [
+        "rate(5 minutes)"
+    ]
+
+
 def program(folder, text):
     """Write a project of one line."""
     (folder / "Pulumi.yaml").write_text("name: other\nruntime: python\nconfig: {}\n")
@@ -206,8 +230,8 @@ def program(folder, text):
 
 
 def test_a_resource_type_that_the_cloud_does_not_know_is_an_error_that_names_it(bench, tmp_path):
-    root = program(tmp_path, "import pulumi_aws as a\na.sns.Topic('bell')\n")
-    with pytest.raises(DeployError, match=r"got aws:sns/topic:Topic \(bell\)"):
+    root = program(tmp_path, "import pulumi_aws as a\na.kms.Key('bell')\n")
+    with pytest.raises(DeployError, match=r"got aws:kms/key:Key \(bell\)"):
         deploy(bench.cloud, root, "dev")
 
 
