@@ -4,6 +4,7 @@
 # pyright: reportUnknownMemberType=false
 
 import contextlib
+import mimetypes
 import os
 from collections.abc import Generator
 from pathlib import Path
@@ -104,8 +105,12 @@ class S3Prefix:
 
     def put(self, name: str, body: bytes) -> None:
         """Write an object; S3 shows it when it is whole."""
+        # So that a browser shows a report instead of saving it.
+        kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         with _in_one_line(f"cannot write {self}{name}"):
-            self._client.put_object(Bucket=self._bucket, Key=f"{self._prefix}{name}", Body=body)
+            self._client.put_object(
+                Bucket=self._bucket, Key=f"{self._prefix}{name}", Body=body, ContentType=kind
+            )
 
     def get(self, name: str) -> bytes:
         """Read an object."""

@@ -26,6 +26,7 @@ from trainer.log import say
 from trainer.model import Architecture, SmallConvNet, save_model
 from trainer.phases import Phases
 from trainer.publish import MANIFEST, MODEL, Publication
+from trainer.report import REPORT, report_run
 from trainer.stop import Stop
 from trainer.storage import Folder, S3Prefix, Storage
 from trainer.training import Training
@@ -92,37 +93,45 @@ def run(job: Job, config: TrainingConfig, stop: Stop | None = None) -> None:
         f"{phases.seconds['evaluate']:.1f} s"
     )
 
-    with phases.timed("publish"):
-        publication.add(
-            MODEL, save_model(model, config=asdict(config), image_digest=job.image_digest)
-        )
-        publication.add_json(
-            "metrics.json",
-            {
-                **result.as_json(dataset.classes),
-                "epochs": [asdict(epoch) for epoch in training.history],
-            },
-        )
-        publication.add(*to_tensorboard(training.history, result.metrics()))
-    publication.finish(
-        metrics=result.metrics(),
-        data={
+    figures = {
+        **result.as_json(dataset.classes),
+        "epochs": [asdict(epoch) for epoch in training.history],
+    }
+    facts: dict[str, Any] = {
+        "data": {
             "sha256": data_sha256,
             "test_sha256": test_sha256,
             "classes": list(dataset.classes),
             "train": len(dataset.train.labels),
             "test": len(dataset.test.labels),
         },
-        config=asdict(config),
-        lineage=lineage,
-        seed=config.seed,
-        versions={
+        "config": asdict(config),
+        "lineage": lineage,
+        "seed": config.seed,
+        "versions": {
             "python": platform.python_version(),
             **{n: version(n) for n in ("torch", "numpy", "pillow")},
         },
-        hardware=machine,
-        seconds=phases.seconds,
-    )
+        "hardware": machine,
+        "seconds": phases.seconds,
+    }
+    with phases.timed("publish"):
+        publication.add(
+            MODEL, save_model(model, config=asdict(config), image_digest=job.image_digest)
+        )
+        publication.add_json("metrics.json", figures)
+        publication.add(*to_tensorboard(training.history, result.metrics()))
+        page = report_run(
+            job,
+            dataset,
+            bucket=open_bucket(job),
+            probabilities=result.probabilities,
+            figures=figures,
+            facts=facts,
+        )
+        if page:
+            publication.add(REPORT, page)
+    publication.finish(metrics=result.metrics(), **facts)
     checkpoints.discard()
     say(f"published to {storage}, {phases.seconds['publish']:.1f} s")
 
@@ -164,8 +173,7 @@ def begin(
     architecture = describe_architecture(dataset, config)
     model, warm_start = None, None
     if config.warm_start == "champion":
-        bucket = S3Prefix(job.bucket, "") if job.bucket else None
-        model, warm_start = from_champion(bucket, job.champion_key, architecture)
+        model, warm_start = from_champion(open_bucket(job), job.champion_key, architecture)
     if model is None:
         model = SmallConvNet(architecture)
         model.whiten(dataset.train.images)
@@ -224,6 +232,11 @@ def open_storage(job: Job) -> Storage:
             raise StorageError(f"out must not hold a published run, got {job.out}: name another")
         return Folder(job.out)
     return S3Prefix(job.bucket or "", job.run_prefix or "")
+
+
+def open_bucket(job: Job) -> Storage | None:
+    """Give the stack's whole bucket to a run that has one."""
+    return S3Prefix(job.bucket, "") if job.bucket else None
 
 
 def open_checkpoints(job: Job) -> Storage:

@@ -42,11 +42,13 @@ class FakeS3:
 
     def __init__(self):
         self.objects = {}
+        self.kinds = {}
         self.order = []
         self.asked = []
 
-    def put_object(self, *, Bucket, Key, Body):  # noqa: N803 - boto3's names
+    def put_object(self, *, Bucket, Key, Body, ContentType):  # noqa: N803 - boto3's names
         self.objects[Bucket, Key] = Body
+        self.kinds[Key] = ContentType
         self.order.append(Key)
 
     def get_object(self, *, Bucket, Key):  # noqa: N803 - boto3's names

@@ -42,7 +42,7 @@ def in_empty_folder(tmp_path, monkeypatch):
 
 
 def test_first_line_comes_before_anything_slow_is_imported(tmp_path):
-    for name in ("torch", "numpy", "boto3", "PIL"):
+    for name in ("torch", "numpy", "boto3", "PIL", "matplotlib", "jinja2", "tensorboardX"):
         (tmp_path / f"{name}.py").write_text(f"raise SystemExit('{name} was imported')\n")
     # The folder a module is run from comes first on its path.
     done = python(
@@ -60,6 +60,14 @@ def test_first_line_comes_before_anything_slow_is_imported(tmp_path):
 
     assert done.stdout == "run 0123456789ab attempt 1: image sha256:ff, tag c-1\n"
     assert "was imported" in done.stderr
+
+
+def test_training_waits_for_nothing_that_only_publishing_needs():
+    script = "import sys, trainer.train; print(*sys.modules)"
+    done = python("-c", script, cwd=ROOT)
+
+    assert "trainer.report" in done.stdout.split()
+    assert {"matplotlib", "jinja2", "tensorboardX"}.isdisjoint(done.stdout.split())
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,10 @@ def test_run_reads_its_version_and_publishes_the_manifest_last(s3_job, fake_s3, 
         "manifest",
         "metrics",
         "model",
+        "report",
     }
+    assert fake_s3.kinds[f"{PREFIX}report.html"] == "text/html"
+    assert fake_s3.kinds[f"{PREFIX}metrics.json"] == "application/json"
     assert len(fake_s3.objects["bucket", f"{PREFIX}metrics.jsonl"].splitlines()) == 2
 
 
