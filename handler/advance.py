@@ -61,7 +61,7 @@ def _open_attempt(run: Run, store: RunStore, clients: Clients) -> Run:
 def _place(run: Run, store: RunStore, clients: Clients) -> Run:
     """Send the open attempt's request, and return the record with the answer in it."""
     attempt = run["attempts"][-1]
-    number = attempt["number"]
+    number, cluster = attempt["number"], run["wiring"]["cluster"]
     task_arn, refusal = tasks.run_task(clients.ecs, attempt["request"])
     if refusal:
         return store.change(
@@ -73,7 +73,7 @@ def _place(run: Run, store: RunStore, clients: Clients) -> Run:
     if run["attempts"][number - 1]["task_arn"] != task_arn:
         # Our request started a task after its failure was recorded and the run went on without.
         reason = f"attempt {number} was given up before it started"
-        tasks.stop_task(clients.ecs, run, task_arn, reason)
+        tasks.stop_task(clients.ecs, cluster, task_arn, reason)
     elif run["stop"] and not runs.is_final(run):
-        tasks.stop_task(clients.ecs, run, task_arn, run["stop"]["reason"])
+        tasks.stop_task(clients.ecs, cluster, task_arn, run["stop"]["reason"])
     return run

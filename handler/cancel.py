@@ -30,7 +30,12 @@ def cancel(request: RunRequest, clients: Clients, wires: Wiring) -> dict[str, An
     attempt = runs.open_attempt(run)
     if attempt and not runs.is_final(run):
         if attempt["task_arn"]:
-            tasks.stop_task(clients.ecs, run, attempt["task_arn"], f"cancelled by {request.by}")
+            tasks.stop_task(
+                clients.ecs,
+                run["wiring"]["cluster"],
+                attempt["task_arn"],
+                f"cancelled by {request.by}",
+            )
         else:
             # The request may have been sent: only RunTask can say which task came of it, and it
             # is stopped then.

@@ -10,7 +10,7 @@ from handler.events import StoppedTask
 from handler.manifest import ManifestError, Publication
 from handler.runs import Attempt, Promotion, Run
 from handler.slots import Slots
-from handler.store import RunStore
+from handler.store import RecordError, RunStore
 from handler.wiring import Clients, Wiring
 
 
@@ -126,7 +126,10 @@ def _has_open_sibling(run: Run, store: RunStore) -> bool:
     """Say whether another run of the image may still need its definition."""
     for name in store.open_runs(runs.name_of(run["image"]["digest"])):
         if name != run["run"]:
-            sibling = store.find(name)
+            try:
+                sibling = store.find(name)
+            except RecordError:
+                return True
             if not sibling or not runs.is_final(sibling):
                 return True
     return False

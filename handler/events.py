@@ -130,12 +130,13 @@ def parse_task(task: object) -> StoppedTask:
     if status != "STOPPED":
         raise NotOursError(f"a task that is {_short(status)} has not ended")
     started_by = _optional_text(detail, "startedBy")
-    ours = _STARTED_BY.fullmatch(started_by)
+    ours = parse_started_by(started_by)
     if not ours:
         raise NotOursError(f"the task was started by {_short(started_by)}, which is no run")
+    run, attempt = ours
     return StoppedTask(
-        run=ours["run"],
-        attempt=int(ours["attempt"]),
+        run=run,
+        attempt=attempt,
         cluster=_text(detail, "clusterArn"),
         task_arn=_text(detail, "taskArn"),
         containers=_containers(detail.get("containers")),
@@ -144,6 +145,12 @@ def parse_task(task: object) -> StoppedTask:
         started_at=_time(detail, "startedAt"),
         stopped_at=_time(detail, "stoppedAt"),
     )
+
+
+def parse_started_by(text: str) -> tuple[str, int] | None:
+    """Return the run and the attempt that a task was started by, or None if it was no run."""
+    ours = _STARTED_BY.fullmatch(text)
+    return (ours["run"], int(ours["attempt"])) if ours else None
 
 
 def _envelope(event: object, *, source: str, kind: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import functools
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -10,7 +10,7 @@ from handler import ending, events, log, runs, tasks
 from handler.events import StoppedTask, rfc3339
 from handler.runs import Attempt, Run
 from handler.store import RunStore
-from handler.wiring import Clients
+from handler.wiring import Clients, Wiring
 
 if TYPE_CHECKING:
     from mypy_boto3_ecs import ECSClient
@@ -33,12 +33,11 @@ def describe(ecs: "ECSClient", found: list[Run]) -> dict[str, Task]:
         attempt = runs.open_attempt(run)
         if run["state"] == "STARTED" and attempt and attempt["task_arn"]:
             arns[run["wiring"]["cluster"]].append(attempt["task_arn"])
-    known: dict[str, Task] = {}
-    for cluster, of_cluster in arns.items():
-        for first in range(0, len(of_cluster), _AT_ONCE):
-            answer = ecs.describe_tasks(cluster=cluster, tasks=of_cluster[first : first + _AT_ONCE])
-            known |= {task.get("taskArn", ""): task for task in answer["tasks"]}
-    return known
+    return {
+        task["taskArn"]: task
+        for cluster, of_cluster in arns.items()
+        for task in _describe(ecs, cluster, of_cluster)
+    }
 
 
 def attend(run: Run, task: Task | None, store: RunStore, clients: Clients) -> Run:
@@ -63,8 +62,43 @@ def attend(run: Run, task: Task | None, store: RunStore, clients: Clients) -> Ru
         }
         run = store.change(run["run"], functools.partial(runs.to_be_stopped, stop=stop))
     if run["stop"] and not runs.is_final(run):
-        tasks.stop_task(clients.ecs, run, attempt["task_arn"], run["stop"]["reason"])
+        tasks.stop_task(
+            clients.ecs, run["wiring"]["cluster"], attempt["task_arn"], run["stop"]["reason"]
+        )
     return run
+
+
+def stop_strays(store: RunStore, clients: Clients, wires: Wiring) -> None:
+    """Stop the tasks at work that no record waits for.
+
+    They are of an attempt that was given up before RunTask answered, where whoever asked died
+    before it could stop the task: nobody else would ever look at it.
+    """
+    pages = clients.ecs.get_paginator("list_tasks").paginate(
+        cluster=wires["cluster"], desiredStatus="RUNNING"
+    )
+    arns = [arn for page in pages for arn in page["taskArns"]]
+    for task in _describe(clients.ecs, wires["cluster"], arns):
+        ours = events.parse_started_by(task.get("startedBy", ""))
+        if ours and _is_stray(task, *ours, store):
+            reason = "no run waits for this task"
+            tasks.stop_task(clients.ecs, wires["cluster"], task["taskArn"], reason)
+
+
+def _is_stray(task: Task, name: str, attempt: int, store: RunStore) -> bool:
+    # The record is read after the task was listed: a request stands in it before it is sent.
+    run = store.find(name)
+    if not run:
+        return False
+    if runs.is_final(run) or attempt != len(run["attempts"]):
+        return True
+    return run["attempts"][-1]["task_arn"] not in {None, task["taskArn"]}
+
+
+def _describe(ecs: "ECSClient", cluster: str, arns: list[str]) -> Iterator[Task]:
+    for first in range(0, len(arns), _AT_ONCE):
+        answer = ecs.describe_tasks(cluster=cluster, tasks=arns[first : first + _AT_ONCE])
+        yield from cast("list[Task]", answer["tasks"])
 
 
 def _adopt(run: Run, attempt: Attempt, store: RunStore, clients: Clients) -> Run:

@@ -34,14 +34,14 @@ def deliver(event: object, clients: Clients) -> dict[str, Any]:
         if asked is not None:
             request = requests.run_request(asked)
             return cancel.cancel(request, clients, wiring.load_wiring(clients.ssm))
-        with_pushes = _with_pushes(event)
+        hourly = _is_hourly(event)
     except NotOursError as refusal:
         return {"outcome": "refused", "reason": str(refusal)}
-    return Round(clients, wiring.load_wiring(clients.ssm)).make(with_pushes=with_pushes)
+    return Round(clients, wiring.load_wiring(clients.ssm)).make(hourly=hourly)
 
 
-def _with_pushes(event: object) -> bool:
-    """Say whether this round looks for lost pushes too: the first of each hour does."""
+def _is_hourly(event: object) -> bool:
+    """Say whether this round looks for lost pushes and stray tasks too: an hour's first does."""
     asked = requests.detail_of(event, requests.RECONCILE)
     if asked is not None:
         return asked.get("pushes") is True
@@ -65,20 +65,21 @@ class Round:
         self._changed: list[dict[str, str]] = []
         self._errors: list[Exception] = []
 
-    def make(self, *, with_pushes: bool) -> dict[str, Any]:
+    def make(self, *, hourly: bool) -> dict[str, Any]:
         """Bring each open run on as far as it can come; one that fails holds up no other."""
         marked = self._store.open_runs()
         found: list[Run] = []
         for name, since in marked.items():
             self._try(lambda name=name, since=since: self._find(name, since, found))
-        self._free_leaked_slots(found)
+        self._try(lambda: self._free_leaked_slots(found))
         known = living.describe(self._clients.ecs, found)
         # The longest waiting first: slots are given in this order.
         for run in sorted(found, key=lambda run: run["created_at"]):
             task = known.get(run["attempts"][-1]["task_arn"] or "") if run["attempts"] else None
             self._try(lambda run=run, task=task: self._attend(run, task))
-        if with_pushes:
+        if hourly:
             self._try(self._deliver_lost_pushes)
+            self._try(self._stop_strays)
         if self._errors:
             words = "; ".join(f"{type(error).__name__}: {error}" for error in self._errors)
             raise ExceptionGroup(words, self._errors)
@@ -117,6 +118,9 @@ class Round:
             run = ending.finish(run, self._store, self._clients, self._wires)
         if run["updated_at"] != before:
             self._changed.append({"run": run["run"], "state": run["state"]})
+
+    def _stop_strays(self) -> None:
+        living.stop_strays(self._store, self._clients, self._wires)
 
     def _deliver_lost_pushes(self) -> None:
         for outcome in pushes.deliver_lost(self._clients, self._store, self._wires, ROUND):

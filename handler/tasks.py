@@ -116,12 +116,10 @@ def run_task(ecs: "ECSClient", request: dict[str, Any]) -> tuple[str, str]:
     return "", "; ".join(reasons) or "RunTask answered without a task and without a failure"
 
 
-def stop_task(ecs: "ECSClient", run: Run, task_arn: str, reason: str) -> None:
+def stop_task(ecs: "ECSClient", cluster: str, task_arn: str, reason: str) -> None:
     """Tell the task to stop; one that has stopped, or that ECS has forgotten, is no error."""
     try:
-        ecs.stop_task(
-            cluster=run["wiring"]["cluster"], task=task_arn, reason=f"pushtrain: {reason}"[:255]
-        )
+        ecs.stop_task(cluster=cluster, task=task_arn, reason=f"pushtrain: {reason}"[:255])
     except ecs.exceptions.InvalidParameterException as error:
         if "not found" not in str(error):
             raise

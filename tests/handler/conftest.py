@@ -375,7 +375,7 @@ class Aws:
         arns = [
             arn
             for arn, task in self.tasks.items()
-            if task["params"]["startedBy"] == params["startedBy"]
+            if params.get("startedBy") in {None, task["params"]["startedBy"]}
             and task["status"] == params["desiredStatus"]
         ]
         return {"taskArns": arns}

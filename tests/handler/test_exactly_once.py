@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -136,7 +137,7 @@ def test_twenty_deliveries_at_once_start_one_task(aws, event):
     together = threading.Barrier(20)
 
     def deliver(_):
-        together.wait(timeout=10)
+        together.wait(timeout=60)
         return aws.push(push)["outcome"]
 
     with ThreadPoolExecutor(20) as threads:
@@ -164,7 +165,7 @@ class Turns:
             self.waiting[me] = me
             self.busy -= 1
             self.changed.notify_all()
-            assert self.changed.wait_for(lambda: self.chosen == me, timeout=10)
+            assert self.changed.wait_for(lambda: self.chosen == me, timeout=60)
             del self.waiting[me]
             self.chosen = None
             self.busy += 1
@@ -196,14 +197,14 @@ class Turns:
         with self.changed:
             while True:
                 settled = lambda: self.busy == 0 and self.chosen is None  # noqa: E731
-                assert self.changed.wait_for(settled, timeout=10)
+                assert self.changed.wait_for(settled, timeout=60)
                 if not self.waiting:
                     break
                 able = sorted(self.waiting)
                 self.chosen = able[next(self.order, 0) % len(able)]
                 self.changed.notify_all()
         for thread in threads:
-            thread.join(timeout=10)
+            thread.join(timeout=60)
         return results
 
 
@@ -263,6 +264,89 @@ def test_any_interleaving_of_a_start_and_its_end_ends_the_run(new_account, event
     assert aws.record(RUN)["state"] == "FAILED"
     assert aws.record(RUN)["attempts"][0]["exit_code"] == 1
     assert len(aws.tasks) == 1
+
+
+CANCEL = {
+    "source": "pushtrain",
+    "detail-type": "Cancel Request",
+    "detail": {"run": RUN, "by": "ana", "reason": "wrong data"},
+}
+LONG_ORDERS = st.lists(st.integers(0, 3), max_size=120)
+
+
+def play(aws, order, works) -> list[Any]:
+    turns = Turns(order)
+    aws.before = lambda _operation, _params: turns.take()
+    results = turns.play(works)
+    aws.before = lambda _operation, _params: None
+    assert not [result for result in results if isinstance(result, BaseException)], results
+    return results
+
+
+@settings(deadline=None, max_examples=60)
+@given(order=LONG_ORDERS)
+def test_any_interleaving_after_a_reclaim_makes_one_next_attempt(new_account, event, order):
+    aws = new_account(limit=1)
+    aws.validates = False
+    arn = aws.push(event("push-oci"))["task_arn"]
+    stop = aws.end(event("task-spot-interruption", detail={"taskArn": arn}))
+    deliver = lambda: aws.stop(stop)  # noqa: E731
+
+    play(aws, order, [deliver, aws.reconcile, deliver, aws.reconcile])
+
+    assert_one_task(aws)
+    assert [attempt["cause"] for attempt in aws.record(RUN)["attempts"]] == ["spot", None]
+    assert len(aws.tasks) == 2
+    assert len(aws.active()) == 1
+    assert json.loads(aws.get("slots.json")) == [RUN]
+
+
+@settings(deadline=None, max_examples=60)
+@given(order=LONG_ORDERS)
+def test_any_interleaving_with_a_cancel_leaves_no_task_at_work(new_account, event, order):
+    aws = new_account(limit=1)
+    aws.validates = False
+    push = event("push-oci")
+
+    results = play(
+        aws,
+        order,
+        [lambda: aws.push(push), lambda: aws.reconcile(CANCEL), aws.reconcile],
+    )
+
+    (cancelled,) = [
+        result for result in results if "open" not in result and "attempt" not in result
+    ]
+    if cancelled["outcome"] == "refused":  # nobody had claimed the run yet
+        assert_one_task(aws)
+    else:
+        assert aws.running() == []
+        assert len(aws.tasks) <= 1
+        assert aws.record(RUN)["stop"]["why"] == "cancel"
+
+
+@settings(deadline=None, max_examples=60)
+@given(order=LONG_ORDERS)
+def test_any_interleaving_of_deliveries_of_an_end_and_rounds_ends_the_run_once(
+    new_account, event, order
+):
+    aws = new_account(limit=1)
+    aws.validates = False
+    arn = aws.push(event("push-oci"))["task_arn"]
+    aws.put(f"runs/{RUN}/model.bin", b"weights")
+    stop = aws.end(event("task-succeeded", detail={"taskArn": arn}))
+    deliver = lambda: aws.stop(stop)  # noqa: E731
+
+    play(aws, order, [deliver, aws.reconcile, deliver, aws.reconcile])
+    aws.reconcile()
+
+    assert aws.record(RUN)["state"] == "SUCCEEDED"
+    assert len(aws.tasks) == 1
+    assert len(aws.objects[f"runs/{RUN}/manifest.json"]) == 1
+    assert len([notice for notice in aws.notices if "TopicArn" in notice]) >= 1
+    assert json.loads(aws.get("slots.json")) == []
+    assert aws.active() == []
+    assert f"open/{RUN}" not in aws.objects
 
 
 def test_a_record_that_always_changes_ends_in_an_error(aws, event):

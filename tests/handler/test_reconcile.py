@@ -506,3 +506,72 @@ def handler_outcome(aws, event):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("handler.wiring.clients", lambda: aws.clients("reconcile"))
         return handler(event, None)
+
+
+def stray(aws, event, crash):
+    """Start a task for an attempt that was given up, and die before it can be stopped."""
+    aws.remembers_failures = False
+    aws.failures = ["Capacity is unavailable at this time"]
+
+    def before(operation, _params):
+        if operation == "RunTask":
+            aws.before = die
+            aws.push(event("push-oci"))
+
+    def die(operation, _params):
+        if operation == "StopTask":
+            raise crash
+
+    aws.before = before
+    with pytest.raises(crash):
+        aws.push(event("push-oci"))
+    aws.before = lambda _operation, _params: None
+
+
+def test_a_stray_task_is_stopped(aws, event, crash):
+    stray(aws, event, crash)
+    at_work = len(aws.running())
+
+    aws.reconcile(WITH_PUSHES)
+
+    assert at_work == 2
+    assert aws.running() == [last(aws)["task_arn"]]
+
+
+def test_a_task_of_a_run_that_is_over_is_a_stray(started, event):
+    arn = last(started)["task_arn"]
+    started.stop(event("task-exit-1", detail={"taskArn": arn}))
+
+    started.reconcile(WITH_PUSHES)
+
+    assert started.running() == []
+
+
+@pytest.mark.parametrize("started_by", ["", "somebody", "ecs-svc/1", "ffffffffffff-a1"])
+def test_tasks_of_others_are_left_alone(aws, started_by):
+    arn = "arn:aws:ecs:us-east-1:123456789012:task/dev/other"
+    params = {"startedBy": started_by, "cluster": "arn:aws:ecs:us-east-1:123456789012:cluster/dev"}
+    aws.tasks[arn] = {"params": params, "status": "RUNNING"}
+
+    aws.reconcile(WITH_PUSHES)
+
+    assert aws.running() == [arn]
+
+
+def test_a_task_that_is_about_to_be_written_down_is_no_stray(started):
+    age(started, task_arn=None, log_stream=None)
+    started.change(RUN, state="CLAIMED")
+
+    started.reconcile(WITH_PUSHES)
+
+    assert len(started.running()) == 1
+
+
+def test_a_broken_record_of_another_run_of_the_image_keeps_the_definition(started, event):
+    started.put(f"open/{RUN}-2", b"")
+    started.put(f"runs/{RUN}-2/run.json", b"{")
+
+    started.stop(event("task-exit-1", detail={"taskArn": last(started)["task_arn"]}))
+
+    assert started.record(RUN)["notified_at"]
+    assert len(started.active()) == 1
