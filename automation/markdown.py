@@ -61,6 +61,8 @@ CONTENTS: Final[Mapping[str, str]] = MappingProxyType(
         "aws:ecr/repository:Repository": "every image in it",
         "aws:cloudwatch/logGroup:LogGroup": "its logs",
         "aws:sqs/queue:Queue": "the messages in it",
+        "aws:sns/topic:Topic": "its subscribers, who would have to confirm again",
+        "aws:sns/topicSubscription:TopicSubscription": "its confirmation",
         "aws:kms/key:Key": "whatever it encrypted",
     }
 )

@@ -63,7 +63,7 @@ def finish(run: Run, store: RunStore, clients: Clients, wires: Wiring) -> Run:
         if not _has_open_sibling(run, store):
             definitions.retire(clients.ecs, run)
         Slots(clients.s3, wires["bucket"], wires["max_concurrent_runs"]).free(run["run"])
-        notices.send(clients, run)
+        notices.send(clients, run, wires["topic"])
         run = store.change(run["run"], runs.notified)
     store.unmark(run["run"])
     return run

@@ -31,9 +31,10 @@ class NoticeError(RuntimeError):
     """The event bus did not take the event."""
 
 
-def send(clients: Clients, run: Run) -> None:
+def send(clients: Clients, run: Run, topic: str) -> None:
     """Tell everybody who subscribed how the run ended; raise unless all of them were told.
 
+    The topic is the one that there is now: the one that a run froze may be gone by its end.
     Whoever marks the record afterwards may come to tell twice: programs first, since those can
     know an event again by its run.
     """
@@ -45,8 +46,7 @@ def send(clients: Clients, run: Run) -> None:
         raise NoticeError(
             f"the event of run {run['run']} must reach the event bus, got {answer['Entries']!r}"
         )
-    if topic := run["wiring"]["topic"]:
-        clients.sns.publish(TopicArn=topic, Subject=subject(run), Message=message(run))
+    clients.sns.publish(TopicArn=topic, Subject=subject(run), Message=message(run))
 
 
 def event_detail(run: Run) -> dict[str, Any]:

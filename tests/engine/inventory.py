@@ -82,11 +82,22 @@ def queue(sqs, url):
 def rule(events, found):
     targets = events.list_targets_by_rule(Rule=found["Name"])["Targets"]
     return {
-        "pattern": json.loads(found["EventPattern"]),
+        "pattern": json.loads(found.get("EventPattern", "null")),
+        "schedule": found.get("ScheduleExpression"),
         "targets": [
             {key: each.get(key) for key in ("Arn", "RetryPolicy", "DeadLetterConfig")}
             for each in targets
         ],
+    }
+
+
+def topic(sns, arn):
+    attributes = sns.get_topic_attributes(TopicArn=arn)["Attributes"]
+    subscriptions = sns.list_subscriptions_by_topic(TopicArn=arn)["Subscriptions"]
+    return {
+        "policy": json.loads(attributes["Policy"]),
+        "key": attributes.get("KmsMasterKeyId", ""),
+        "subscriptions": [[each["Protocol"], each["Endpoint"]] for each in subscriptions],
     }
 
 
@@ -117,7 +128,7 @@ def inventory(client):
     """Give what programs made, by service: pairs of name and what is to be known of it."""
     s3, iam, functions, ecr = client("s3"), client("iam"), client("lambda"), client("ecr")
     sqs, events, ecs, ec2 = client("sqs"), client("events"), client("ecs"), client("ec2")
-    logs, ssm = client("logs"), client("ssm")
+    logs, ssm, sns = client("logs"), client("ssm"), client("sns")
     vpcs = [each for each in ec2.describe_vpcs()["Vpcs"] if not each["IsDefault"]]
     of_vpc = [{"Name": "vpc-id", "Values": [each["VpcId"] for each in vpcs] or ["none"]}]
     clusters = ecs.describe_clusters(
@@ -139,6 +150,9 @@ def inventory(client):
             for url in sqs.list_queues().get("QueueUrls", [])
         ],
         "rules": [(each["Name"], rule(events, each)) for each in events.list_rules()["Rules"]],
+        "topics": [
+            (each["TopicArn"], topic(sns, each["TopicArn"])) for each in sns.list_topics()["Topics"]
+        ],
         "repositories": [
             (
                 each["repositoryName"],

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from handler import notices, runs
 from handler.notices import NoticeError
 
+TOPIC = "arn:aws:sns:us-east-1:123456789012:dev-notices"
 DIGEST = f"sha256:{'1' * 64}"
 RUN = "1" * 12
 
@@ -88,6 +89,7 @@ def test_success_is_told_as_a_message_and_as_an_event(aws, ended):
     notices.send(
         aws.clients("notices"),
         ended(metrics={"loss": 0.3, "accuracy": 0.9123}, promotion=PROMOTION),
+        TOPIC,
     )
     event, message = aws.notices
 
@@ -143,6 +145,12 @@ Attempts
     )
 
 
+def test_mail_goes_to_the_topic_of_now_not_to_one_that_the_run_froze(aws, ended):
+    notices.send(aws.clients("notices"), ended(wiring={"topic": "arn:aws:sns:::gone"}), TOPIC)
+
+    assert aws.notices[1]["TopicArn"] == TOPIC
+
+
 def test_failure_says_why_and_what_to_do(ended):
     spot = {"summary": "Fargate took its Spot capacity back", "detail": "", "action": ""}
     run = ended(
@@ -180,7 +188,7 @@ def test_an_event_that_the_bus_takes_no_is_an_error_and_no_mail_is_sent_before(a
     aws.refused_events = ["ThrottlingException"]
 
     with pytest.raises(NoticeError, match=r"run 111111111111 must reach .*ThrottlingException"):
-        notices.send(aws.clients("notices"), ended())
+        notices.send(aws.clients("notices"), ended(), TOPIC)
     assert aws.notices == []
 
 
@@ -189,7 +197,7 @@ def test_errors_are_raised(aws, ended, operation):
     aws.errors[operation] = ["InternalError"]
 
     with pytest.raises(aws.clients("notices").sns.exceptions.ClientError, match="InternalError"):
-        notices.send(aws.clients("notices"), ended())
+        notices.send(aws.clients("notices"), ended(), TOPIC)
 
 
 @pytest.mark.parametrize("tag", ["g-0123\nBcc: all@example.com", "g\r\n", "é" * 200, "\x00", ""])
@@ -231,7 +239,7 @@ def test_the_longest_detail_leaves_the_rest_whole(ended):
 
 def test_thousands_of_metrics_leave_room_and_the_deciding_one_stays(aws, ended):
     metrics = {f"{number:x>250}": 0.5 for number in range(2000)} | {"accuracy": 0.9}
-    notices.send(aws.clients("notices"), ended(metrics=metrics))
+    notices.send(aws.clients("notices"), ended(metrics=metrics), TOPIC)
 
     assert next(iter(json.loads(aws.notices[0]["Detail"])["metrics"])) == "accuracy"
     assert "  accuracy     0.9\n" in aws.notices[1]["Message"]
@@ -273,7 +281,7 @@ def test_any_record_can_be_told_of(new_account, ended, **drawn):
     )
     run["attempts"] = [attempt(1, diagnosis=texts)] * drawn["attempts"]
     aws = new_account()
-    notices.send(aws.clients("notices"), run)
+    notices.send(aws.clients("notices"), run, TOPIC)
     event, message = aws.notices
 
     assert json.loads(event["Detail"])["run"] == RUN
