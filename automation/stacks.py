@@ -256,7 +256,9 @@ class Stack:
         """Give outputs and session together: each time that the CLI is asked costs a second."""
         with self._operation() as (stack, _):
             answer = stack.workspace.pulumi_command.run(
-                ["stack", "output", "--json", "--stack", self.name], str(self.project), self.env
+                ["stack", "output", "--json", "--show-secrets", "--stack", self.name],
+                str(self.project),
+                self.env,
             )
             config = {key: value.value for key, value in stack.get_all_config().items()}
         outputs: dict[str, Any] = json.loads(answer.stdout)

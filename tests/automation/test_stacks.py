@@ -1,10 +1,12 @@
 """What of the library needs no engine; the rest is in tests/engine."""
 
+import os
+
 import pytest
 from pulumi.automation import EngineEvent
 
 from automation import stacks
-from automation.errors import MissingCliError, ProjectError
+from automation.errors import MissingCliError, OutputError, ProjectError
 from automation.stacks import Stack
 
 URN = "urn:pulumi:dev::pushtrain::pushtrain:store:ModelStore$aws:s3/bucket:Bucket::store"
@@ -76,3 +78,33 @@ def test_counts_are_by_plain_words():
 
     assert seen.counts == {"same": 3, "create": 1}
     assert seen.seconds == 7
+
+
+CLI = """#!/usr/bin/env python3
+import json, sys
+words = sys.argv[1:]
+if "version" in words:
+    print("v3.272.0")
+elif "output" in words:
+    print(json.dumps({"bucket": "dev-models"}))
+elif "config" in words:
+    endpoints = json.dumps([{"s3": "http://127.0.0.1:1"}])
+    values = {"aws:region": "eu-central-1", "aws:endpoints": endpoints}
+    print(json.dumps({name: {"value": value, "secret": False} for name, value in values.items()}))
+"""
+
+
+def test_outputs_and_clients_of_a_stack_are_had_together(monkeypatch, tmp_path):
+    (tmp_path / "pulumi").write_text(CLI)
+    (tmp_path / "pulumi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    deployed = Stack("dev").deployed()
+    client = deployed.client("s3", max_pool_connections=7)
+
+    assert (deployed.stack, deployed.output("bucket")) == ("dev", "dev-models")
+    assert client.meta.region_name == "eu-central-1"
+    assert client.meta.endpoint_url == "http://127.0.0.1:1"
+    assert client.meta.config.max_pool_connections == 7
+    with pytest.raises(OutputError, match="must have an output reconcileFunction, got none"):
+        deployed.output("reconcileFunction")
+    assert deployed.command("runs") == "pushtrain runs -s dev"

@@ -174,6 +174,16 @@ def test_the_image_that_up_pushed_trains_a_model_as_the_example_waits_for(stacks
     assert json.loads(model.read()) == {"data": "one two three", "depth": "3"}
 
 
+def test_its_runs_are_listed_by_what_the_engine_knows_of_the_stack(stacks, bench):
+    with bench.pushtrain("runs", "-s", "one", "--json") as command:
+        out, err = command.communicate(timeout=120)
+    rows = json.loads(out)
+
+    assert command.returncode == 0, err
+    assert "SUCCEEDED" in {row["state"] for row in rows}
+    assert stacks.one.deployed().output("bucket") == stacks.one.outputs()["bucket"]
+
+
 def test_more_memory_is_a_new_template_and_its_wiring_and_nothing_else(stacks):
     result = stacks.with_settings(memory=16384).up()
 
