@@ -1,6 +1,7 @@
 """Commands that show runs, follow them and steer them."""
 
 import json
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ MANY_RUNS = 200
 """From so many on, reading them is worth a bar."""
 LOCAL_POLL_SECONDS = 0.2
 POLL_SECONDS = 1.5
+MOST_CLAIM_SECONDS = 60.0
 RUN_HELP = "RUN is a run's id, a prefix that no other run has, its digest, or one of its tags."
 
 
@@ -162,6 +164,8 @@ def logs(  # noqa: PLR0913 - each is an option
 
     with at_stack(name, project) as deployed:
         records = Records(deployed)
+        if follow:
+            _wait_for_claim(records, run)
         record = records.find(run, tell)
         if attempt is not None and attempt > len(record["attempts"]) and not follow:
             raise click.ClickException(
@@ -169,6 +173,20 @@ def logs(  # noqa: PLR0913 - each is an option
             )
         write = _print_as_json if as_data else _print_text
         print_log(deployed, record["run"], write, follow=follow, attempt=attempt)
+
+
+def _wait_for_claim(records: "Records", run: str) -> None:
+    """Wait for the record of a run that `push` has named: its claim takes a second or two."""
+    from automation.runs import RUN_NAME
+
+    ends = time.monotonic() + MOST_CLAIM_SECONDS
+    while RUN_NAME.fullmatch(run) and records.read(run) is None:
+        if time.monotonic() > ends:
+            raise click.ClickException(
+                f"run {run} must be claimed within {MOST_CLAIM_SECONDS:g} s of its push, and was "
+                "not: pushtrain redrive lists the pushes that failed"
+            )
+        time.sleep(LOCAL_POLL_SECONDS)
 
 
 def print_log(

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from automation.commands import runs
 from automation.follow import TaskLog, lines
 
 pytestmark = pytest.mark.localcloud
@@ -155,3 +156,22 @@ def test_the_exit_code_of_following_is_the_runs(place, records):
         "error: run bbbbbbbbbbbb FAILED: the trainer failed: "
         "pushtrain runs show bbbbbbbbbbbb -s dev"
     )
+
+
+def test_a_run_that_was_just_pushed_is_waited_for(place, records):
+    later = threading.Timer(1, place.put, [records.succeeded("a" * 12)])
+    later.start()
+    code, _, err = place.pushtrain("logs", "a" * 12, "-f", "-s", "dev")
+    later.join()
+
+    assert code == 0
+    assert "run aaaaaaaaaaaa SUCCEEDED" in err
+
+
+def test_a_push_that_is_never_claimed_is_told_with_where_to_look(place, monkeypatch):
+    monkeypatch.setattr(runs, "MOST_CLAIM_SECONDS", 0.1)
+    code, _, err = place.pushtrain("logs", "a" * 12, "-f", "-s", "dev")
+
+    assert code == 1
+    assert "run aaaaaaaaaaaa must be claimed within 0.1 s of its push" in err
+    assert "pushtrain redrive" in err
