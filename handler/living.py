@@ -162,8 +162,8 @@ def _over_time(run: Run, attempt: Attempt, task: Task) -> bool:
     began = task.get("startedAt") or datetime.fromisoformat(attempt["requested_at"])
     used = datetime.now(UTC) - began
     for earlier in run["attempts"]:
-        if earlier["started_at"] and earlier["stopped_at"]:
-            used += datetime.fromisoformat(earlier["stopped_at"]) - datetime.fromisoformat(
-                earlier["started_at"]
-            )
+        if earlier["task_arn"] and earlier["stopped_at"]:
+            # Nobody knows when a task that was lost had started.
+            began = earlier["started_at"] or earlier["requested_at"]
+            used += datetime.fromisoformat(earlier["stopped_at"]) - datetime.fromisoformat(began)
     return used > timedelta(minutes=minutes)

@@ -4,9 +4,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from handler import invoke, runs
 from handler.events import IMAGE_TYPES, rfc3339
-from handler.store import RunStore
 from handler.wiring import Clients, Wiring
 
 if TYPE_CHECKING:
@@ -16,12 +14,13 @@ WINDOW = timedelta(days=7)
 """How far it looks back: who deletes records of old runs does not want them trained again."""
 
 
-def deliver_lost(
-    clients: Clients, store: RunStore, wires: Wiring, event_takes: timedelta
-) -> Iterator[dict[str, Any]]:
-    """Deliver each as its event would have been, once that event had time enough to come.
+def on_record(
+    clients: Clients, wires: Wiring, event_takes: timedelta
+) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """Return the digest of each image that trains, and its pushes as their events would have been.
 
-    The repository is the stack's own, so all that is in it was pushed since the stack exists.
+    Only of those whose event had time enough to come. The repository is the stack's own, so all
+    that is in it was pushed since the stack exists.
     """
     time = datetime.now(UTC)
     pages = clients.ecr.get_paginator("describe_images").paginate(
@@ -30,14 +29,9 @@ def deliver_lost(
     for page in pages:
         for image in page["imageDetails"]:
             age = time - image.get("imagePushedAt", time)
-            if not event_takes < age < WINDOW:
-                continue
             tags = [tag for tag in image.get("imageTags", []) if _trains(tag, wires)]
-            if tags and not store.find(runs.name_of(image.get("imageDigest", ""))):
-                for tag in tags:
-                    outcome = invoke.deliver(_push_event(image, tag, wires), clients)
-                    if outcome["outcome"] != "refused":
-                        yield outcome
+            if tags and event_takes < age < WINDOW:
+                yield image.get("imageDigest", ""), [_push_event(image, t, wires) for t in tags]
 
 
 def _trains(tag: str, wires: Wiring) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from handler import cancel, ending, living, pushes, requests, runs, wiring
+from handler import cancel, ending, invoke, living, pushes, requests, runs, wiring
 from handler.advance import advance
 from handler.events import NotOursError
 from handler.runs import Run
@@ -105,9 +105,12 @@ class Round:
         if not slots.limited or not waits:
             return
         for name in slots.holders():
-            run = self._store.find(name)
-            if not run or runs.is_final(run):
-                slots.free(name)
+            self._try(lambda name=name: self._free_if_over(name, slots))
+
+    def _free_if_over(self, name: str, slots: Slots) -> None:
+        run = self._store.find(name)
+        if not run or runs.is_final(run):
+            slots.free(name)
 
     def _attend(self, run: Run, task: living.Task | None) -> None:
         before = run["updated_at"]
@@ -123,5 +126,13 @@ class Round:
         living.stop_strays(self._store, self._clients, self._wires)
 
     def _deliver_lost_pushes(self) -> None:
-        for outcome in pushes.deliver_lost(self._clients, self._store, self._wires, ROUND):
-            self._changed.append({"run": outcome["run"], "state": outcome["state"]})
+        for digest, events in pushes.on_record(self._clients, self._wires, ROUND):
+            self._try(lambda digest=digest, events=events: self._deliver(digest, events))
+
+    def _deliver(self, digest: str, events: list[dict[str, Any]]) -> None:
+        if self._store.find(runs.name_of(digest)):
+            return
+        for event in events:
+            outcome = invoke.deliver(event, self._clients)
+            if outcome["outcome"] != "refused":
+                self._changed.append({"run": outcome["run"], "state": outcome["state"]})

@@ -432,18 +432,18 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 @pytest.mark.parametrize(
-    ("found", "trained"),
+    ("told", "trained"),
     [
-        (image(), True),
-        (image(minutes=2), False),  # its event may yet come
-        (image(minutes=8 * 24 * 60), False),
-        (image(artifactMediaType=None, imageManifestMediaType=INDEX), True),
-        (image(artifactMediaType="application/vnd.cncf.helm.config.v1+json"), False),
-        (image(tags=[f"sha256-{'0' * 64}.sig"]), False),
+        ({}, True),
+        ({"minutes": 2}, False),  # its event may yet come
+        ({"minutes": 8 * 24 * 60}, False),
+        ({"artifactMediaType": None, "imageManifestMediaType": INDEX}, True),
+        ({"artifactMediaType": "application/vnd.cncf.helm.config.v1+json"}, False),
+        ({"tags": [f"sha256-{'0' * 64}.sig"]}, False),
     ],
 )
-def test_only_images_whose_event_is_overdue_are_delivered(aws, found, trained):
-    aws.images = [found]
+def test_only_images_whose_event_is_overdue_are_delivered(aws, told, trained):
+    aws.images = [image(**told)]  # made here: at collection, all of them would be overdue
 
     aws.reconcile(WITH_PUSHES)
 
