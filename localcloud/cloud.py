@@ -134,6 +134,10 @@ class Cloud:
                 raise TimeoutError(f"the cloud must be idle after {seconds} s, and is not")
             time.sleep(0.01)
 
+    def quiet(self) -> bool:
+        """Tell whether no asynchronous invocation runs or waits, whatever tasks do."""
+        return self._lambda.idle
+
     def pass_time(self, time: timedelta) -> None:
         """Make what is in the cloud older, as if it had been left alone for that long.
 

@@ -25,6 +25,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
+_LONGEST_WAIT_SECONDS = 60
 _STATUS = {
     "AccessDenied": 403,
     "ConditionalRequestConflict": 409,
@@ -109,6 +110,13 @@ class Delay:
 
 
 @dataclass(frozen=True)
+class Until:
+    """The call is made once this has been set."""
+
+    event: threading.Event
+
+
+@dataclass(frozen=True)
 class Reset:
     """The connection breaks before the call is made."""
 
@@ -125,8 +133,8 @@ class WorkerKilled:
     when: Literal["before", "after"]
 
 
-Effect = Error | Failures | Answer | Delay | Reset | AnswerLost | WorkerKilled
-EventEffect = Literal["lost", "repeated", "late"]
+Effect = Error | Failures | Answer | Delay | Until | Reset | AnswerLost | WorkerKilled
+EventEffect = Literal["lost", "repeated", "late", "again"]
 
 
 @dataclass(kw_only=True, eq=False)
@@ -278,8 +286,8 @@ class Faults:
     ) -> Generator[HeldEvents]:
         """Let events of a detail-type get lost, come several times, or be held back.
 
-        Late ones reach the bus at `release()` or at the end, in reverse order; who watches the
-        cloud from outside sees all of them in time.
+        Late ones reach the bus at `release()` or at the end, in reverse order, and so do those that
+        come in time and again; who watches the cloud from outside sees each once, in time.
         """
         made = HeldEvents(
             effect, lambda given, detail: given == kind and when(detail), times, copies
@@ -319,7 +327,9 @@ class Faults:
                 if held.effect == "repeated":
                     for _ in range(held.copies):
                         put()
-                elif held.effect == "late":
+                elif held.effect != "lost":
+                    if held.effect == "again":
+                        put()
                     # The event belongs to the account and region that it happened in.
                     held.hold(functools.partial(contextvars.copy_context().run, put))
                 return
@@ -352,8 +362,8 @@ class Faults:
         match effect:
             case None:
                 await make(send)
-            case Delay(seconds):
-                await asyncio.sleep(seconds)
+            case Delay() | Until():
+                await _wait(effect)
                 await make(send)
             case Error():
                 await _answer(send, *_refusal(call, effect))
@@ -462,6 +472,13 @@ def _token(call: Call) -> str:
     if call.operation != "RunTask":
         return ""
     return json.loads(call.body).get("clientToken", "")
+
+
+async def _wait(effect: Delay | Until) -> None:
+    if isinstance(effect, Delay):
+        await asyncio.sleep(effect.seconds)
+    else:
+        await asyncio.to_thread(effect.event.wait, _LONGEST_WAIT_SECONDS)
 
 
 async def _read(receive: Receive) -> tuple[bytes, Receive]:

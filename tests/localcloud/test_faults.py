@@ -1,5 +1,6 @@
 """What can go wrong in the embedded cloud, as boto3 and a Lambda worker meet it."""
 
+import functools
 import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from localcloud.faults import (
     Error,
     Failures,
     Reset,
+    Until,
     WorkerKilled,
 )
 
@@ -191,6 +193,22 @@ def test_a_delayed_call_is_made(faults, bench):
     assert s3.head_object(Bucket="models", Key="a")
 
 
+def test_a_call_may_wait_until_something_has_happened(faults, bench):
+    s3, gate = bench.client("s3"), threading.Event()
+    s3.create_bucket(Bucket="models")
+    put = functools.partial(s3.put_object, Bucket="models", Key="held")
+    with faults.inject("s3", "PutObject", Until(gate), where="held") as fault:
+        waiting = threading.Thread(target=put)
+        waiting.start()
+        bench.until(lambda: fault.struck)
+        before = s3.list_objects_v2(Bucket="models")["KeyCount"]
+        gate.set()
+        waiting.join(20)
+
+    assert before == 0
+    assert s3.list_objects_v2(Bucket="models")["KeyCount"] == 1
+
+
 def test_run_task_that_failed_fails_again_for_the_same_token(faults, bench):
     bench.cluster()
     bench.define()
@@ -294,6 +312,16 @@ def test_late_events_come_in_reverse_when_they_are_released(faults, bench, pushe
         assert nothing_more()
         late.release()
         assert told(2) == ["v2", "v1"]
+
+
+def test_an_event_may_come_in_time_and_again_later(faults, bench, pushes):
+    told, nothing_more = pushes
+    with faults.events(PUSHED, "again") as again:
+        bench.push_script("one", "v1")
+        assert told(1) == ["v1"]
+        assert nothing_more()
+        again.release()
+        assert told(1) == ["v1"]
 
 
 # Tasks
