@@ -2,12 +2,14 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup demo test test-all check format pins clean
+.PHONY: help setup demo test test-all bench check format pins clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?=
 JSON ?=
+PRESETS ?=
+SEEDS ?=
 # The environment is as good as the files that say what is in it.
 STAMP := .venv/.installed
 UV_VERSION := $(shell sed -n 's/^uv==\([0-9.]*\).*/\1/p' requirements/dev.txt)
@@ -29,6 +31,9 @@ test: $(STAMP) ## Run every test that can run on this machine
 
 test-all: $(STAMP) ## Run the slow proofs too
 	@$(BIN)/python -m pytest
+
+bench: $(STAMP) ## Time the trainer beside its predecessor: DATA=FILE of CIFAR-10, PRESETS=quick, SEEDS=N, JSON=FILE
+	@$(BIN)/python -m bench.train $(if $(DATA),--data "$(DATA)") $(if $(PRESETS),--presets "$(PRESETS)") $(if $(SEEDS),--seeds "$(SEEDS)") $(if $(JSON),--json "$(JSON)")
 
 check: $(STAMP) ## Lint, types, spelling
 	@$(BIN)/ruff check .
