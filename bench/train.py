@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.train", description=__doc__)
     parser.add_argument("--data", type=Path, default=os.environ.get("PUSHTRAIN_TEST_DATA") or None)
     parser.add_argument("--presets", default=",".join(PRESETS), metavar="NAME,...")
-    parser.add_argument("--seeds", type=int, metavar="N", help="runs of each preset")
+    parser.add_argument("--seeds", metavar="N,...", help="runs: of each preset, or one for all")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, metavar="N")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--json", type=Path, metavar="FILE", help="all figures, run by run")
@@ -137,13 +137,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     presets = flags.presets.split(",")
     if unknown := [name for name in presets if name not in PRESETS]:
         parser.error(f"presets must be among {', '.join(PRESETS)}, got {', '.join(unknown)}")
+    try:
+        asked = [int(number) for number in (flags.seeds or "").split(",") if number]
+        runs = dict(zip(presets, asked * len(presets) if len(asked) == 1 else asked, strict=True))
+    except ValueError:
+        runs = {}
+    runs = runs if flags.seeds else {name: RUNS[name] for name in presets}
+    if min(runs.values(), default=0) < 1:
+        parser.error(f"seeds must be a number, or one for each preset, got {flags.seeds}")
     if flags.data is None:
         parser.error("data must be given: --data FILE or PUSHTRAIN_TEST_DATA")
     try:
         if flags.one:
             sys.stdout.write(json.dumps(_one(flags)) + "\n")
             return 0
-        document = _all(flags, presets)
+        document = _all(flags, runs)
     except TrainerError as error:
         sys.stderr.write(f"error: {error}\n")
         return error.exit_code
@@ -164,11 +172,10 @@ def _one(flags: argparse.Namespace) -> dict[str, Any]:
     return time_preset(_load(flags.data), name, int(number), device)
 
 
-def _all(flags: argparse.Namespace, presets: list[str]) -> dict[str, Any]:
+def _all(flags: argparse.Namespace, runs: dict[str, int]) -> dict[str, Any]:
     """Run everything, each in a process of its own, the predecessor's epoch between the others."""
     device = choose_device(flags.device)
     steps = len(_load(flags.data).train.labels) // BATCH
-    runs = {name: flags.seeds or RUNS[name] for name in presets}
     rounds = max(runs.values())
 
     def run(name: str, number: int, policy: str) -> dict[str, Any]:
@@ -180,13 +187,14 @@ def _all(flags: argparse.Namespace, presets: list[str]) -> dict[str, Any]:
     probes = {policy: run(PREDECESSOR, min(100, steps), policy) for policy in ("ACTIVE", "PASSIVE")}
     policy = min(probes, key=lambda name: probes[name]["seconds"])
     parts: list[dict[str, Any]] = []
-    results: dict[str, list[dict[str, Any]]] = {name: [] for name in presets}
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
     for number in range(rounds):
         share = steps * (number + 1) // rounds - steps * number // rounds
         parts.append(run(PREDECESSOR, share, policy))
-        for name in presets:
-            if number < runs[name]:
-                results[name].append(run(name, flags.first_seed + number, "PASSIVE"))
+        for name, wanted in runs.items():
+            # What is long, and thus done few times, comes last.
+            if (done := number - (rounds - wanted)) >= 0:
+                results[name].append(run(name, flags.first_seed + done, "PASSIVE"))
     epoch = {name: sum(part[name] for part in parts) for name in ("seconds", "cpu_seconds")}
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -200,7 +208,7 @@ def _all(flags: argparse.Namespace, presets: list[str]) -> dict[str, Any]:
             "charged": {name: EPOCHS_CHARGED * spent for name, spent in epoch.items()},
             "parts": parts,
         },
-        "presets": {name: _summary(runs) for name, runs in results.items()},
+        "presets": {name: _summary(found) for name, found in results.items()},
         "runs": results,
     }
 
@@ -217,7 +225,9 @@ def _start(flags: argparse.Namespace, one: str, policy: str) -> dict[str, Any]:
     )
     if done.returncode:
         raise TrainerError(f"{one} must end well, got exit code {done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])
+    found = json.loads(done.stdout.splitlines()[-1])
+    _tell("  " + ", ".join(f"{name} {found[name]}" for name in found if name != "config"))
+    return found
 
 
 def _load(path: Path) -> data.DataSet:

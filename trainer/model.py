@@ -33,6 +33,8 @@ class Architecture:
     """Of the training images for each channel, on a scale of 0 to 1."""
     std: tuple[float, ...]
     """As `mean`; a channel that never changes counts as 1."""
+    patch: int = 4
+    """Side of the patches that the first layer whitens, of images of at least 16 pixels."""
     whitening: int = 16
     """Patch components the first layer sees, at most as many as a patch has values."""
     widths: tuple[int, ...] = (64, 128, 128)
@@ -61,27 +63,29 @@ class SmallConvNet(nn.Module):
     """A fixed layer that whitens patches, then three blocks that learn: bytes in, logits out.
 
     The design is Keller Jordan's, https://github.com/KellerJordan/cifar10-airbench, made smaller
-    for a CPU: the whitening has stride 2, and a block one convolution, with as many residual ones
-    behind it as are asked for.
+    for a CPU: the whitening may have stride 2, and a block has one convolution, with as many
+    residual ones behind it as are asked for.
     """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
         side = min(architecture.height, architecture.width)
-        # Where there is detail to spare: work at full size costs as much as all the rest.
-        size, stride = (4, 2) if side >= 16 else (3, 1)
+        # At half size where there is detail to spare: at full size the work costs as much as all
+        # the rest. Few pixels are looked at one by one.
+        size = architecture.patch if side >= 16 else 3
+        stride = 2 if size == 4 else 1
         components = min(architecture.whitening, architecture.channels * size**2)
         channels = 2 * components
         self.whitening = nn.Conv2d(
-            architecture.channels, channels, size, stride=stride, padding=1, bias=False
+            architecture.channels, channels, size, stride, padding=(size - 1) // 2, bias=False
         )
         self.whitening.weight.requires_grad = False
         layers: list[nn.Module] = [nn.ReLU(inplace=True)]
         side //= stride
         for width, more in zip(architecture.widths, architecture.residual, strict=True):
             layers.append(nn.Conv2d(channels, width, 3, padding=1, bias=False))
-            if side >= 8:  # so that 32 pixels end as 4, and 8 as 4
+            if side >= 8:  # so that 32 pixels end as 4, or as 3 with patches of 2, and 8 as 4
                 layers.append(nn.MaxPool2d(2))
                 side //= 2
             layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
@@ -110,11 +114,12 @@ class SmallConvNet(nn.Module):
     def whiten(self, images: Tensor) -> None:
         """Set the first layer from images alone: uncorrelated outputs of variance 1."""
         size, stride = self.whitening.kernel_size[0], self.whitening.stride[0]
+        padding = (size - 1) // 2
         # A quarter of a million patches tell enough; images are taken evenly, since classes may
         # come one after the other.
         per_image = -(-images.shape[2] // stride) * -(-images.shape[3] // stride)
         some = images[:: max(1, len(images) * per_image // 250_000)]
-        patches = unfold(self.scale(some), size, padding=1, stride=stride).double()
+        patches = unfold(self.scale(some), size, padding=padding, stride=stride).double()
         covariance = patches.transpose(0, 1).flatten(1).cov()
         variances, components = cast("tuple[Tensor, Tensor]", torch.linalg.eigh(covariance))
         # The floor keeps small what hardly ever varies, such as a border that is always black.

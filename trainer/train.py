@@ -220,6 +220,8 @@ def describe_architecture(dataset: DataSet, config: TrainingConfig) -> Architect
         width=width,
         mean=tuple(float(mean) for _, mean in moments),
         std=tuple(float(std) or 1.0 for std, _ in moments),
+        patch=config.patch,
+        whitening=config.whitening,
         widths=config.widths,
         residual=config.residual,
     )

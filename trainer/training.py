@@ -45,6 +45,9 @@ class Training:
         self._images, self._labels = split.images.to(device), split.labels.to(device)
         self._optimizers = _optimizers(self.model, config)
         self._generator = torch.Generator(device).manual_seed(config.seed)
+        self._mirrored_first = (
+            torch.rand(len(split.labels), generator=self._generator, device=device) < 0.5
+        )
         self._begin_epoch()
 
     @property
@@ -63,7 +66,7 @@ class Training:
             indices,
             self._generator,
             shift=bool(config.shift),
-            mirror=bool(config.mirror),
+            mirrored=self._mirrored(indices) if config.mirror else None,
         )
         labels = self._labels[indices]
         with torch.autocast(
@@ -87,6 +90,15 @@ class Training:
             self._loss.item()  # waits for a GPU, whose time would count for the next epoch
         self._seconds += time.perf_counter() - started
         return self._end_epoch(factor) if ended else None
+
+    def _mirrored(self, indices: Tensor) -> Tensor:
+        """Mirror half of the images by chance in the first epoch, then each every second time.
+
+        So no image is shown twice the same way in a row, as in airbench: the fewer the epochs, the
+        more that helps (https://arxiv.org/abs/2404.00498, alternating flip).
+        """
+        odd = self.step // self.steps_per_epoch % 2 == 1
+        return self._mirrored_first[indices] ^ odd
 
     def state(self) -> dict[str, Any]:
         """Give all that the next step depends on, as tensors, numbers, lists and dicts."""
@@ -150,12 +162,21 @@ def triangle(step: int, steps: int) -> float:
 
 
 def _optimizers(model: SmallConvNet, config: TrainingConfig) -> tuple[torch.optim.Optimizer, ...]:
-    learnt = [weight for weight in model.parameters() if weight.requires_grad]
+    """Sort the weights that learn by their shape: filters, the last layer's matrix, norms.
+
+    The momenta, and rates near these, are airbench's (https://github.com/KellerJordan/cifar10-airbench).
+    """
+    filters, matrices, norms = (
+        [weight for weight in model.parameters() if weight.requires_grad and weight.ndim == axes]
+        for axes in (4, 2, 1)
+    )
     optimizers = (
-        Muon([w for w in learnt if w.ndim == 4], lr=config.filter_rate, momentum=0.6),
+        Muon(filters, lr=config.filter_rate, momentum=0.6),
         torch.optim.SGD(
-            [w for w in learnt if w.ndim != 4],
-            lr=config.learning_rate,
+            [
+                {"params": matrices, "lr": config.learning_rate},
+                {"params": norms, "lr": config.norm_rate},
+            ],
             momentum=0.85,
             nesterov=True,
             weight_decay=config.weight_decay,

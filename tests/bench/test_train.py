@@ -64,6 +64,10 @@ def test_predecessor_is_the_network_that_it_was():
     ("argv", "message"),
     [
         (["--presets", "fast"], "presets must be among quick, standard, best, got fast"),
+        (["--seeds", "many"], "seeds must be a number, or one for each preset, got many"),
+        (["--seeds", "1,2"], "seeds must be a number, or one for each preset, got 1,2"),
+        (["--seeds", "0"], "seeds must be a number, or one for each preset, got 0"),
+        (["--seeds", "5,3,1"], "data must be given"),
         ([], "data must be given"),
     ],
 )

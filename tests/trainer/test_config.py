@@ -13,7 +13,7 @@ def config(*argv, **environ):
 
 
 def test_flag_beats_environment_beats_default():
-    assert config().batch_size == TrainingConfig().batch_size
+    assert config().batch_size == PRESETS["quick"].batch_size
     assert config(PUSHTRAIN_PARAM_BATCH_SIZE="64").batch_size == 64
     assert config("--batch-size", "32", PUSHTRAIN_PARAM_BATCH_SIZE="64").batch_size == 32
 
@@ -43,6 +43,7 @@ def test_every_kind_of_value_is_read():
         ("LEARNING_RATE", "0", "learning_rate must be above 0 and at most 10, got 0.0"),
         ("LEARNING_RATE", "nan", "learning_rate must be above 0 and at most 10, got nan"),
         ("LEARNING_RATE", "fast", "learning_rate must be a number, got 'fast'"),
+        ("NORM_RATE", "0", "norm_rate must be above 0 and at most 10, got 0.0"),
         ("WEIGHT_DECAY", "-1", "weight_decay must be at least 0 and below 1, got -1.0"),
         ("LABEL_SMOOTHING", "1", "label_smoothing must be at least 0 and below 1, got 1.0"),
         ("SEED", "-1", r"seed must be at least 0 and below 2\*\*63, got -1"),
@@ -51,6 +52,8 @@ def test_every_kind_of_value_is_read():
         ("PRESET", "fast", "preset must be one of quick, standard, best, got fast"),
         ("WARM_START", "yes", "warm_start must be none or champion, got yes"),
         ("LEAST_STEPS", "-1", "least_steps must be at least 0, got -1"),
+        ("PATCH", "3", "patch must be 2 or 4, got 3"),
+        ("WHITENING", "0", "whitening must be at least 1, got 0"),
         ("WIDTHS", "64,x,1", "widths must be whole numbers with commas between, got '64,x,1'"),
         ("WIDTHS", "64,0,1", "widths must be numbers of at least 1, got 64,0,1"),
         ("RESIDUAL", "0,-1,0", "residual must be numbers of at least 0, got 0,-1,0"),

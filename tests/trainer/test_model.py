@@ -17,8 +17,11 @@ def noise(*shape):
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
 
 
-@pytest.mark.parametrize(("channels", "side"), [(1, 8), (3, 8), (3, 32)])
-def test_whitened_patches_have_unit_covariance(channels, side):
+@pytest.mark.parametrize(
+    ("channels", "side", "patch", "values"),
+    [(1, 8, 4, 9), (3, 8, 4, 27), (3, 32, 4, 48), (3, 32, 2, 12), (3, 8, 2, 27)],
+)
+def test_whitened_patches_have_unit_covariance(channels, side, patch, values):
     mixed = noise(200, channels, side, side).float()
     # Neighbours alike, as in photographs, and one channel five times as strong as another.
     mixed = (2 * mixed + mixed.roll(1, dims=3)) / 3
@@ -32,13 +35,14 @@ def test_whitened_patches_have_unit_covariance(channels, side):
             width=side,
             mean=(0.3,) * channels,
             std=(0.02,) * channels,
+            patch=patch,
         )
     )
     model.whiten(images)
 
     outputs = model.whitening(model.scale(images)).transpose(0, 1).flatten(1)
     half = len(outputs) // 2
-    assert half == channels * (9 if side < 16 else 16)
+    assert half == values
     assert torch.allclose(outputs[:half].cov(), torch.eye(half), atol=0.02)
     assert torch.equal(model.whitening.weight[:half], -model.whitening.weight[half:])
 
@@ -64,10 +68,16 @@ def test_images_without_any_difference_whiten_to_finite_weights():
 
 
 @pytest.mark.parametrize(
-    ("side", "left"), [(1, 1), (4, 4), (8, 4), (28, 7), (32, 4), (64, 4), (224, 14)]
+    ("side", "patch", "left"),
+    [
+        *((1, 4, 1), (4, 4, 4), (8, 4, 4), (28, 4, 7), (32, 4, 4), (64, 4, 4), (224, 4, 14)),
+        *((8, 2, 4), (16, 2, 3), (28, 2, 6), (32, 2, 3), (64, 2, 7)),
+    ],
 )
-def test_network_takes_every_size(side, left):
-    model = SmallConvNet(replace(PLAIN, height=side, width=side))
+def test_network_takes_every_size(side, patch, left):
+    model = SmallConvNet(
+        replace(PLAIN, height=side, width=side, patch=patch, residual=(0, 1, 2), widths=(4, 6, 8))
+    )
     images = noise(2, 1, side, side)
     model.whiten(images)
 

@@ -67,17 +67,24 @@ def test_schedule_step_by_step():
     assert triangle(0, 1) == 1
 
 
-def test_shift_repeats_the_edge_and_mirror_turns():
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_shift_repeats_the_edge_and_mirror_turns(mirrored):
     images = torch.arange(32 * 32).remainder(32).view(1, 1, 32, 32).to(torch.uint8)
     seen = set()
     for seed in range(60):
         generator = torch.Generator().manual_seed(seed)
-        batch = augment(images, torch.tensor([0]), generator, shift=True, mirror=True)
+        batch = augment(
+            images,
+            torch.tensor([0]),
+            generator,
+            shift=True,
+            mirrored=torch.tensor([mirrored]),
+        )
         seen.add(tuple(batch[0, 0, 9].tolist()))
 
     plain = np.arange(32)
     shifted = [tuple((plain + by).clip(0, 31).tolist()) for by in range(-2, 3)]
-    assert seen == {*shifted, *(row[::-1] for row in shifted)}
+    assert seen == {row[::-1] if mirrored else row for row in shifted}
 
 
 @pytest.mark.parametrize(("side", "shift"), [(8, True), (32, False)])
@@ -85,24 +92,51 @@ def test_small_images_and_short_runs_are_not_shifted(side, shift):
     images = torch.randint(0, 255, (5, 1, side, side), dtype=torch.uint8)
     order = torch.tensor([3, 1])
 
-    batch = augment(images, order, torch.Generator(), shift=shift, mirror=False)
+    batch = augment(images, order, torch.Generator(), shift=shift, mirrored=None)
 
     assert torch.equal(batch, images[order])
 
 
-def test_a_training_shows_its_images_as_its_config_says(colour_zip, monkeypatch):
-    data = load(colour_zip)
+@pytest.fixture
+def shown(monkeypatch):
+    """What every batch was asked for, in order."""
     asked = []
 
-    def note(*given, shift, mirror):
-        asked.append((shift, mirror))
-        return augment(*given, shift=shift, mirror=mirror)
+    def note(images, indices, generator, *, shift, mirrored):
+        asked.append((indices, shift, mirrored))
+        return augment(images, indices, generator, shift=shift, mirrored=mirrored)
 
     monkeypatch.setattr("trainer.training.augment", note)
+    return asked
+
+
+def test_a_training_shows_its_images_as_its_config_says(colour_zip, shown):
+    data = load(colour_zip)
     for shift, mirror in ((True, False), (False, True)):
         training(data, replace(QUICK, shift=shift, mirror=mirror)).advance()
 
-    assert asked == [(True, False), (False, True)]
+    assert [(shift, mirrored is not None) for _, shift, mirrored in shown] == [
+        (True, False),
+        (False, True),
+    ]
+
+
+def test_each_image_is_mirrored_every_second_epoch(colour_zip, shown):
+    finish(training(load(colour_zip), replace(QUICK, epochs=4, batch_size=8, mirror=True)))
+
+    epochs = [
+        dict(
+            zip(
+                torch.cat([indices for indices, _, _ in batches]).tolist(),
+                torch.cat([mirrored for _, _, mirrored in batches]).tolist(),
+                strict=True,
+            )
+        )
+        for batches in (shown[0:3], shown[3:6], shown[6:9], shown[9:12])
+    ]
+    assert 0 < sum(epochs[0].values()) < 24
+    assert epochs[0] == epochs[2] != epochs[1] == epochs[3]
+    assert epochs[1] == {image: not turned for image, turned in epochs[0].items()}
 
 
 def test_training_leaves_the_whitening_as_it_was_set(colour_zip):
@@ -121,23 +155,17 @@ def test_rates_follow_the_schedule(colour_zip):
         under_way.advance()
         seen.append([group["lr"] for o in under_way._optimizers for group in o.param_groups])
 
-    assert seen == [[0.24 * triangle(step, 8), 0.3 * triangle(step, 8)] for step in range(8)]
+    peaks = (0.24, 0.67, 0.05)
+    assert seen == [[peak * triangle(step, 8) for peak in peaks] for step in range(8)]
     assert [epoch.learning_rate for epoch in under_way.history] == [rates[1] for rates in seen]
 
 
-def test_every_image_is_shown_once_an_epoch(colour_zip, monkeypatch):
-    data = load(colour_zip)
-    shown = []
+def test_every_image_is_shown_once_an_epoch(colour_zip, shown):
+    finish(training(load(colour_zip), replace(QUICK, epochs=2, batch_size=8)))
 
-    def note(images, indices, *given, **flags):
-        shown.append(indices.tolist())
-        return augment(images, indices, *given, **flags)
-
-    monkeypatch.setattr("trainer.training.augment", note)
-    finish(training(data, replace(QUICK, epochs=2, batch_size=8)))
-
-    assert [len(indices) for indices in shown] == [8] * 6
-    epochs = [[*chain(*shown[:3])], [*chain(*shown[3:])]]
+    batches = [indices.tolist() for indices, _, _ in shown]
+    assert [len(batch) for batch in batches] == [8] * 6
+    epochs = [[*chain(*batches[:3])], [*chain(*batches[3:])]]
     assert [sorted(epoch) for epoch in epochs] == [list(range(24))] * 2
     assert epochs[0] != epochs[1]
 
