@@ -51,7 +51,8 @@ ACTIONS: Final = (
     *("ecs:CreateCluster", "ecs:RegisterTaskDefinition", "events:PutRule"),
     *("iam:CreateRole", "iam:PutRolePolicy", "iam:PassRole"),
     *("lambda:CreateFunction", "lambda:AddPermission", "logs:CreateLogGroup"),
-    *("s3:CreateBucket", "s3:PutObject", "sqs:CreateQueue", "ssm:PutParameter"),
+    *("s3:CreateBucket", "s3:PutObject", "sns:CreateTopic", "sqs:CreateQueue"),
+    "ssm:PutParameter",
 )
 """One or more of each service that `pulumi up` creates something in."""
 CREDENTIALS_FIX: Final = (

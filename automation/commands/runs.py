@@ -362,7 +362,8 @@ Examples:
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="By default report-<run>.html.",
 )
-def report(name: str, project: Path | None, run: str, *, file: Path | None) -> None:
+@JSON
+def report(name: str, project: Path | None, run: str, *, file: Path | None, as_data: bool) -> None:
     """Fetch a run's report, one HTML file, and print where it lies now."""
     from automation.runs import Records
 
@@ -377,7 +378,10 @@ def report(name: str, project: Path | None, run: str, *, file: Path | None) -> N
         )
     target = file or Path(f"report-{record['run']}.html")
     target.write_bytes(body)
-    print(target)
+    if as_data:
+        print_json({"run": record["run"], "file": str(target), "size": len(body)})
+    else:
+        print(target)
 
 
 @click.command(

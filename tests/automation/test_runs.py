@@ -304,6 +304,8 @@ def test_a_report_is_fetched_to_a_file(place, records, tmp_path):
     assert code == 0
     assert out.strip() == str(tmp_path / "r.html")
     assert (tmp_path / "r.html").read_bytes() == b"<html>"
+    _, out, _ = place.pushtrain("report", "3f2a", "-s", "dev", "-o", tmp_path / "r.html", "--json")
+    assert json.loads(out) == {"run": "3f2a0c11d2e4", "file": str(tmp_path / "r.html"), "size": 6}
 
 
 def test_a_run_without_a_report_is_told_of(place, records, tmp_path):
@@ -313,3 +315,44 @@ def test_a_run_without_a_report_is_told_of(place, records, tmp_path):
     assert code == 1
     assert "must have published a report.html, got none: it is FAILED" in err
     assert not (tmp_path / "r.html").exists()
+
+
+READING = {
+    "s3": {"GetObject", "ListObjectsV2"},
+    "logs": {"GetLogEvents"},
+    "ssm": {"GetParameter"},
+}
+
+
+def test_what_only_reads_asks_for_nothing_but_reading(place, records, wiring, tmp_path):
+    place.cloud.client("ssm").put_parameter(
+        Name="/pushtrain/dev/wiring", Value=json.dumps(wiring), Type="String"
+    )
+    run = records.succeeded()
+    place.put(run)
+    place.log(run["attempts"][0]["log_stream"], "line")
+    place.write("runs/3f2a0c11d2e4/report.html", b"<html>")
+    asked = []
+
+    def note(model, **_):
+        asked.append((model.service_model.service_name, model.name))
+
+    clients = [place.cloud.client(service) for service in ("s3", "logs", "ssm", "lambda", "sqs")]
+    for client in clients:
+        client.meta.events.register("before-call", note)
+    try:
+        for words in (
+            ["runs"],
+            ["runs", "show", "g-3f2a"],
+            ["logs", "3f2a"],
+            ["logs", "3f2a", "-f"],
+            ["report", "3f2a", "-o", tmp_path / "report.html"],
+            ["params", "get"],
+        ):
+            assert place.pushtrain(*words, "-s", "dev")[0] == 0
+    finally:
+        for client in clients:
+            client.meta.events.unregister("before-call", note)
+
+    assert {service for service, _ in asked} == set(READING)
+    assert all(operation in READING[service] for service, operation in asked), asked
