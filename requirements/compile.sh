@@ -15,3 +15,10 @@ done
 "${compile[@]}" pyproject.toml --group dev "${apart[@]}" -o requirements/dev.txt
 "${compile[@]}" pyproject.toml -c requirements/dev.txt -o requirements.txt
 "${compile[@]}" --group pyproject.toml:trainer "${apart[@]}" -c requirements/dev.txt -o trainer/requirements.txt
+
+# What the trainer's image weighs, by the sizes of its wheels: the budget is in image_size.py.
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+"${UV:-uv}" pip compile trainer/requirements.txt --format pylock.toml --python-version 3.13 \
+    --python-platform x86_64-manylinux_2_28 --no-header --quiet -o "$folder/pylock.toml" >/dev/null
+"${PYTHON:-.venv/bin/python}" requirements/image_size.py "$folder/pylock.toml"
