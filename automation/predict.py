@@ -73,4 +73,5 @@ def predict(model: Path, images: Sequence[Path]) -> Iterator[Answer]:
         for image in images:
             yield Answer(image=image, ranking=classify(opened, image))
     except TrainerError as error:
-        raise PredictError(str(error)) from error
+        # Where the copy lay is nobody's business.
+        raise PredictError(str(error).replace(str(model), model.name)) from error

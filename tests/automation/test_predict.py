@@ -7,25 +7,25 @@ import types
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from trainer.errors import DataError
+from trainer.model import Architecture, SmallConvNet, save_model
 
 pytestmark = pytest.mark.localcloud
 
 
-@pytest.fixture(autouse=True)
-def trainer(monkeypatch):
-    """Stand in for trainer.predict, whose own tests are elsewhere: a model is its file's text."""
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Put another in the place of trainer.predict: a model is its file's text."""
 
     def predict(model, path):
         if path.suffix == ".txt":
             raise DataError(f"{path.name} must be an image")
         return [(model, 0.75), ("other", 0.25)]
 
-    stand_in = types.SimpleNamespace(
-        open_model=lambda where: Path(where).read_text(), predict=predict
-    )
-    monkeypatch.setitem(sys.modules, "trainer.predict", stand_in)
+    other = types.SimpleNamespace(open_model=lambda where: Path(where).read_text(), predict=predict)
+    monkeypatch.setitem(sys.modules, "trainer.predict", other)
 
 
 @pytest.fixture
@@ -47,6 +47,7 @@ def publish(place, records):
     return put
 
 
+@pytest.mark.usefixtures("stand_in")
 def test_the_champion_is_asked_by_default(place, publish, image):
     publish("a" * 12, b"first")
     publish("b" * 12, b"best")
@@ -57,6 +58,7 @@ def test_the_champion_is_asked_by_default(place, publish, image):
     assert "with the model of run bbbbbbbbbbbb" in err
 
 
+@pytest.mark.usefixtures("stand_in")
 def test_a_run_is_asked_by_name_and_all_of_its_classes_are_given(place, publish, image):
     publish("a" * 12, b"first")
     _, out, _ = place.pushtrain(
@@ -102,6 +104,7 @@ def test_a_run_without_a_model_is_refused(place, publish, image):
     assert "run aaaaaaaaaaaa must name its model in its manifest, got none" in err
 
 
+@pytest.mark.usefixtures("stand_in")
 def test_what_is_no_image_is_one_line(place, publish, tmp_path):
     publish("a" * 12, b"first")
     (tmp_path / "notes.txt").write_text("text")
@@ -119,3 +122,28 @@ def test_without_torch_a_word_says_how_to_get_it(place, publish, image, monkeypa
     assert code == 1
     assert "must be installed to use a model here" in err
     assert "requirements/torch.txt" in err
+
+
+def test_a_model_of_the_trainer_is_used_under_any_name(place, publish, tmp_path):
+    kind = Architecture(
+        classes=("night", "day"), channels=1, height=8, width=8, mean=(0.5,), std=(0.25,)
+    )
+    publish("a" * 12, save_model(SmallConvNet(kind)))
+    Image.new("L", (8, 8), 200).save(tmp_path / "sky.png")
+    words = ("predict", tmp_path / "sky.png", "-s", "dev", "--run", "aa", "--top", "2", "--json")
+    code, out, err = place.pushtrain(*words)
+    classes = json.loads(out)["classes"]
+
+    assert code == 0, err
+    assert {each["class"] for each in classes} == {"night", "day"}
+    assert sum(each["probability"] for each in classes) == pytest.approx(1)
+
+
+def test_a_model_of_another_trainer_is_one_line(place, publish, image):
+    publish("a" * 12, b"{}")
+    code, out, err = place.pushtrain("predict", image, "-s", "dev", "--run", "aa")
+
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1].startswith(
+        "error: model.bin must be a model that the trainer published: "
+    )
