@@ -98,6 +98,17 @@ class ModelStore(ComponentResource):
                     "noncurrent_version_expiration": {
                         "noncurrent_days": args.old_version_retention_days
                     },
+                    # Once no older version is left, that an object was deleted is forgotten too.
+                    "expiration": {"expired_object_delete_marker": True},
+                },
+                {
+                    # A mark comes and goes with each run, and nobody wants an old one back: they
+                    # would only lengthen the list that reconcile asks for.
+                    "id": "marks-of-open-runs",
+                    "status": "Enabled",
+                    "filter": {"prefix": "open/"},
+                    "noncurrent_version_expiration": {"noncurrent_days": 1},
+                    "expiration": {"expired_object_delete_marker": True},
                 },
                 {
                     "id": "unfinished-uploads",

@@ -125,7 +125,8 @@ def decide(run: Run, manifest: dict[str, Any], found: Found) -> Promotion:
     metric, rival = champion["metric"], cast("float", champion["value"])
     better = value > rival if run["wiring"]["champion_goal"] == "max" else value < rival
     verb, decision = ("beats", "promoted") if better else ("does not beat", "kept")
-    reason = f"{metric} {value} {verb} {rival} of run {champion['run']}"
+    mine, theirs = _shown(value, rival)
+    reason = f"{metric} {mine} {verb} {theirs} of run {champion['run']}"
     return _promotion(run, manifest, champion, decision, reason)
 
 
@@ -217,6 +218,16 @@ def _is_number(value: object) -> bool:
         return math.isfinite(value)
     except OverflowError:
         return False
+
+
+def _shown(value: float, rival: float) -> tuple[str, str]:
+    """Return both with as many digits as it takes to tell them apart."""
+    shown = ("", "")
+    for digits in (4, 8, 17):
+        shown = (f"{value:.{digits}g}", f"{rival:.{digits}g}")
+        if shown[0] != shown[1] or value == rival:
+            break
+    return shown
 
 
 def _hash(value: object) -> str | None:

@@ -46,7 +46,7 @@ def test_nothing_is_public_and_no_acl_counts(made):
     assert store.inputs("store-ownership")["rule"] == {"objectOwnership": "BucketOwnerEnforced"}
 
 
-def test_checkpoints_old_versions_and_unfinished_uploads_expire_and_nothing_else(made):
+def test_checkpoints_old_versions_marks_and_unfinished_uploads_expire_and_nothing_else(made):
     assert made().inputs("store-lifecycle")["rules"] == [
         {
             "id": "checkpoints",
@@ -59,6 +59,14 @@ def test_checkpoints_old_versions_and_unfinished_uploads_expire_and_nothing_else
             "status": "Enabled",
             "filter": {"prefix": ""},
             "noncurrentVersionExpiration": {"noncurrentDays": 7},
+            "expiration": {"expiredObjectDeleteMarker": True},
+        },
+        {
+            "id": "marks-of-open-runs",
+            "status": "Enabled",
+            "filter": {"prefix": "open/"},
+            "noncurrentVersionExpiration": {"noncurrentDays": 1},
+            "expiration": {"expiredObjectDeleteMarker": True},
         },
         {
             "id": "unfinished-uploads",

@@ -124,6 +124,22 @@ def test_a_better_run_follows_the_champion_which_is_remembered(aws, s3, new_run)
     assert document(aws)["previous"] == {"run": "cccccccccccc", "value": 0.8}
 
 
+@pytest.mark.parametrize(
+    ("value", "rival", "reason"),
+    [
+        (0.99722, 0.94166, "accuracy 0.9972 beats 0.9417 of"),
+        (0.997222, 0.997221, "accuracy 0.997222 beats 0.997221 of"),
+        (0.9972222222222222, 0.9972222222222222, "accuracy 0.9972 does not beat 0.9972 of"),
+        (0.3, 0.1 + 0.2, "accuracy 0.29999999999999999 does not beat 0.30000000000000004 of"),
+    ],
+)
+def test_reason_has_the_digits_that_tell_two_values_apart(aws, new_run, value, rival, reason):
+    crown(aws, value=rival)
+    promotion = champion.promote(aws.clients("observe").s3, new_run(), manifest(value))
+
+    assert promotion["reason"] == f"{reason} run cccccccccccc"
+
+
 def test_what_is_written_keeps_to_the_contract(aws, s3, new_run, root):
     schema = json.loads((root / "docs" / "run-record.schema.json").read_text())
     champion.promote(s3, new_run("1", None), manifest(0.5, test=None, data=None, model=None))
