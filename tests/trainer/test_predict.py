@@ -3,10 +3,14 @@
 import json
 
 import boto3
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 from safetensors.torch import save
 
 from trainer.config import TrainingConfig
+from trainer.model import Architecture, SmallConvNet, save_model
 from trainer.predict import main
 from trainer.train import run
 
@@ -66,6 +70,55 @@ def test_json_ranks_the_classes(published, pictures, capsys):
 def test_model_is_read_from_s3(in_s3, pictures, capsys, where):
     assert main([pictures[0], "--model", f"s3://{in_s3}/{where}"]) == 0
     assert "r.png: red" in capsys.readouterr().out
+
+
+def untrained(channels, folder):
+    """The file of a model that knows nothing yet, of 8x8 pixels."""
+    torch.manual_seed(0)
+    kind = Architecture(
+        classes=("a", "b"),
+        channels=channels,
+        height=8,
+        width=8,
+        mean=(0.5,) * channels,
+        std=(0.2,) * channels,
+        widths=(8, 8, 8),
+        residual=(0, 0, 0),
+    )
+    file = folder / "model.safetensors"
+    file.write_bytes(save_model(SmallConvNet(kind), config={}, image_digest=None))
+    return file
+
+
+def answers(pictures, model, folder, capsys):
+    """Probability of the first class for each picture."""
+    for number, picture in enumerate(pictures):
+        picture.save(folder / f"{number}.png", exif=picture.getexif())
+    names = [str(folder / f"{number}.png") for number in range(len(pictures))]
+    assert main([*names, "--model", str(model), "--json", "--top", "2"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    return [{c["class"]: c["probability"] for c in line["classes"]}["a"] for line in lines]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_one_picture_has_one_answer_however_it_is_kept(channels, tmp_path, capsys):
+    grey = Image.fromarray(np.random.default_rng(0).integers(0, 256, (8, 8), np.uint8))
+    clear = grey.convert("RGBA")
+    palette = grey.convert("P")
+    turned = grey.transpose(Image.Transpose.ROTATE_90)
+    turned.getexif()[0x0112] = 6
+    kept = [grey, grey.convert("RGB"), clear, palette, grey.convert("LA"), turned]
+
+    found = answers(kept, untrained(channels, tmp_path), tmp_path, capsys)
+    assert found == pytest.approx([found[0]] * len(kept), abs=1e-6)
+
+
+def test_colours_become_grey_for_a_model_of_grey(tmp_path, capsys):
+    colour = Image.fromarray(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
+    model = untrained(1, tmp_path)
+
+    first, second = answers([colour, colour.convert("L")], model, tmp_path, capsys)
+    assert first == pytest.approx(second, abs=0.02)
 
 
 def test_what_cannot_be_used_is_one_line(published, pictures, tmp_path, capsys):
