@@ -224,7 +224,7 @@ def _why(record: Record) -> str:
     if state not in FINAL_STATES:
         stop = record.get("stop")
         return "stopping" if stop else ""
-    if state == "SUCCEEDED":
+    if state != "FAILED":
         return ""
     return part(record, "diagnosis").get("cause") or ""
 
