@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -186,6 +188,23 @@ def test_number_format_goes_by_what_the_cpu_has(monkeypatch):
         assert number_format(CPU) == torch.bfloat16
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": False})
     assert number_format(CPU) == torch.float32
+
+
+def test_denormals_are_flushed_in_every_thread():
+    code = (
+        "import torch; from trainer.hardware import prepare; prepare();"
+        "print((torch.full((4_000_000,), 1e-39) * 1.0).count_nonzero().item())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+
+    assert done.stdout == "0\n"
 
 
 def test_a_gpu_is_used_if_there_is_one_and_missed_if_it_was_asked_for(monkeypatch):
