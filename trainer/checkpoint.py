@@ -119,10 +119,12 @@ class RefusedError(ValueError):
 
 
 def identify(job: Job, config: TrainingConfig, data_sha256: str) -> dict[str, Any]:
-    """Name all that decides what a training computes, but for the machine."""
+    """Name all that decides what a training computes, but for the machine.
+
+    The run's name is not among it: the checkpoint lies under it, and without AWS it is any.
+    """
     learnt = {name: value for name, value in asdict(config).items() if name not in _NOT_LEARNT}
     return {
-        "run": job.run,
         "image_digest": job.image_digest,
         "code": code_sha256(),
         "torch": str(torch.__version__),

@@ -159,7 +159,6 @@ def test_the_same_run_finds_its_checkpoint(kept, capsys):
         ({"config": replace(CONFIG, seed=1)}, "seed is 1, the checkpoint's 0"),
         ({"data": "e" * 64}, "data is ee+, the checkpoint's dd+"),
         ({"job": {"image_digest": "sha256:ff"}}, "image_digest is sha256:ff, the checkpoint's sha"),
-        ({"job": {"run": "ba9876543210"}}, "run is ba9876543210, the checkpoint's 0123456789ab"),
     ],
 )
 def test_a_checkpoint_of_something_else_is_refused_with_a_word(
@@ -258,7 +257,8 @@ def test_a_stopped_run_ends_with_143_and_its_retry_as_if_nothing_had_been(
     assert f"stopped by SIGTERM: checkpoint at step {step} of 6" in capsys.readouterr().out
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-    run(make_job(data_path=colour_zip, attempt=2), CONFIG)
+    # Outside of AWS each attempt has a name of its own.
+    run(make_job(data_path=colour_zip, run="ba9876543210", attempt=2), CONFIG)
     said = capsys.readouterr().out
     run(make_job(data_path=colour_zip, out=tmp_path / "unbroken"), CONFIG)
 

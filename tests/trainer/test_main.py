@@ -1,6 +1,7 @@
 """The process as the container starts it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -110,7 +111,7 @@ def test_second_run_into_a_published_folder_is_refused(capsys, colour_zip, tmp_p
     assert "must not hold a published run" in capsys.readouterr().err
 
 
-def test_sigterm_ends_it_with_143_and_no_manifest(colour_zip, tmp_path):
+def test_sigterm_ends_it_with_143_a_checkpoint_and_no_manifest(colour_zip, tmp_path):
     process = subprocess.Popen(
         [
             sys.executable,
@@ -134,5 +135,10 @@ def test_sigterm_ends_it_with_143_and_no_manifest(colour_zip, tmp_path):
             assert process.poll() is None
         process.send_signal(signal.SIGTERM)
 
+        last = process.stdout.read().splitlines()[-1]
         assert process.wait(timeout=60) == 143
+    assert re.fullmatch(
+        r"stopped by SIGTERM: checkpoint at step \d+ of 1000000, nothing published", last
+    )
+    assert (tmp_path / "out/checkpoints/checkpoint.pt").stat().st_size > 0
     assert not (tmp_path / "out/manifest.json").exists()
