@@ -498,17 +498,23 @@ QUIET_OPS: Final = frozenset({"same", "refresh", "read"})
 
 
 def _as_config(settings: Mapping[str, Setting]) -> dict[str, dict[str, Any]]:
-    """Return settings as `pulumi config set-all --json` takes them; a key is never a path there."""
+    """Return settings as `pulumi config set-all --json` takes them.
+
+    It takes the key of an object for a path, where `notify.emails` is `emails` within `notify`,
+    and any other key as it is.
+    """
     config: dict[str, dict[str, Any]] = {}
     for key, value in settings.items():
-        full = key if ":" in key else f"{NAMESPACE}:{key}"
+        namespace, _, name = key.rpartition(":")
+        full = f"{namespace or NAMESPACE}:{name}"
         if isinstance(value, str):
             config[full] = {"value": value, "secret": False}
+        elif isinstance(value, int):
+            config[full] = {"value": json.dumps(value), "secret": False}
         else:
-            text = json.dumps(value if isinstance(value, int) else list(value))
-            config[full] = {"value": text, "secret": False}
-            if not isinstance(value, int):
-                config[full]["objectValue"] = list(value)
+            items = list(value)
+            path = f'{namespace or NAMESPACE}:["{name}"]'
+            config[path] = {"value": json.dumps(items), "objectValue": items, "secret": False}
     return config
 
 

@@ -5,6 +5,7 @@ import contextlib
 import functools
 import importlib
 import importlib.metadata
+import ipaddress
 import itertools
 import json
 import os
@@ -16,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import urlsplit
 from xml.sax.saxutils import escape
 
 import botocore.session
@@ -78,6 +80,7 @@ _NEEDED = {
         "invoke_async_with_retry",
     ),
     "ministack.services.s3": ("_buckets", "_get_object", "_parse_range"),
+    "ministack.services.sns": ("_http_post_sync", "_subscribe", "_topics"),
 }
 
 
@@ -113,6 +116,7 @@ class MiniStack:
         self._events: Any = modules["ministack.services.eventbridge"]
         self._logs: Any = modules["ministack.services.cloudwatch_logs"]
         self._lambda: Any = modules["ministack.services.lambda_svc"]
+        self._sns: Any = modules["ministack.services.sns"]
         # Tasks are processes here, and a Docker engine of this machine is none of our business.
         self._replace(modules["ministack.app"], "_docker_socket_present", lambda: False)
         self._replace(self._ecs, "_get_docker", lambda: None)
@@ -125,6 +129,8 @@ class MiniStack:
         self._keep_endpoint_policies()
         self._tell_artifact_types()
         self._read_ranges_of_versions()
+        self._name_unconfirmed_subscriptions()
+        self._post_to_this_machine_only()
 
     def close(self) -> None:
         """Leave MiniStack and the environment as they were."""
@@ -213,6 +219,35 @@ class MiniStack:
             return 206, kept, body[start : end + 1]
 
         self._replace(self._s3, "_get_object", part)
+
+    def _name_unconfirmed_subscriptions(self) -> None:
+        """Let SNS tell the ARN of a subscription that waits to be confirmed, where it is asked to.
+
+        MiniStack never does, and providers, which ask, cannot find their webhook again.
+        """
+        subscribe = self._sns._subscribe
+
+        def subscribed(request: dict[str, list[str]]) -> Answer:
+            status, headers, body = subscribe(request)
+            waits = b"<SubscriptionArn>pending confirmation<" in body
+            if not waits or request.get("ReturnSubscriptionArn") != ["true"]:
+                return status, headers, body
+            newest = self._sns._topics.get(request["TopicArn"][0])["subscriptions"][-1]
+            return status, headers, body.replace(b"pending confirmation", newest["arn"].encode())
+
+        self._replace(self._sns, "_subscribe", subscribed)
+
+    def _post_to_this_machine_only(self) -> None:
+        """Keep SNS from webhooks elsewhere: a stack's file names real ones."""
+        post = self._sns._http_post_sync
+
+        def posted(url: str, message: str, kind: str) -> int:
+            host = urlsplit(url).hostname or ""
+            if not _is_loopback(host):
+                raise PermissionError(f"a webhook must be on this machine, got one on {host}")
+            return post(url, message, kind)
+
+        self._replace(self._sns, "_http_post_sync", posted)
 
     # Answers and scope
 
@@ -433,6 +468,13 @@ def section(record: Record, name: str) -> Record:
 def entries(record: Record, name: str) -> list[Record]:
     """Give a list in a document; empty where it is absent or null."""
     return record.get(name) or []
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _persistent(state: Path) -> dict[str, str]:

@@ -39,12 +39,12 @@ def test_a_folder_without_a_project_is_refused_before_anything_is_asked(monkeypa
 
 def test_settings_are_written_as_the_cli_writes_them():
     assert stacks._as_config(
-        {"cpu": 2048, "spot": False, "data.path": "x=y", "parameters": ["a=1"], "aws:region": "r"}
+        {"cpu": 2048, "spot": False, "data.path": "x=y", "image.args": ["a=1"], "aws:region": "r"}
     ) == {
         "pushtrain:cpu": {"value": "2048", "secret": False},
         "pushtrain:spot": {"value": "false", "secret": False},
         "pushtrain:data.path": {"value": "x=y", "secret": False},
-        "pushtrain:parameters": {"value": '["a=1"]', "objectValue": ["a=1"], "secret": False},
+        'pushtrain:["image.args"]': {"value": '["a=1"]', "objectValue": ["a=1"], "secret": False},
         "aws:region": {"value": "r", "secret": False},
     }
 

@@ -84,6 +84,7 @@ def rule(events, found):
     return {
         "pattern": json.loads(found.get("EventPattern", "null")),
         "schedule": found.get("ScheduleExpression"),
+        "state": found["State"],
         "targets": [
             {key: each.get(key) for key in ("Arn", "RetryPolicy", "DeadLetterConfig")}
             for each in targets
@@ -92,12 +93,12 @@ def rule(events, found):
 
 
 def topic(sns, arn):
-    attributes = sns.get_topic_attributes(TopicArn=arn)["Attributes"]
-    subscriptions = sns.list_subscriptions_by_topic(TopicArn=arn)["Subscriptions"]
+    found = sns.get_topic_attributes(TopicArn=arn)["Attributes"]
+    subscribed = paged(sns, "list_subscriptions_by_topic", "Subscriptions", TopicArn=arn)
     return {
-        "policy": json.loads(attributes["Policy"]),
-        "key": attributes.get("KmsMasterKeyId", ""),
-        "subscriptions": [[each["Protocol"], each["Endpoint"]] for each in subscriptions],
+        "policy": json.loads(found["Policy"]),
+        "key": found.get("KmsMasterKeyId"),
+        "subscribed": sorted((each["Protocol"], each["Endpoint"]) for each in subscribed),
     }
 
 
@@ -151,7 +152,8 @@ def inventory(client):
         ],
         "rules": [(each["Name"], rule(events, each)) for each in events.list_rules()["Rules"]],
         "topics": [
-            (each["TopicArn"], topic(sns, each["TopicArn"])) for each in sns.list_topics()["Topics"]
+            (arn.rpartition(":")[2], topic(sns, arn))
+            for arn in (each["TopicArn"] for each in paged(sns, "list_topics", "Topics"))
         ],
         "repositories": [
             (

@@ -25,7 +25,10 @@ LOG_GROUPS = {
     "pushtrain-training-logs",
     "pushtrain-trigger-invoke-logs",
     "pushtrain-trigger-observe-logs",
+    "pushtrain-trigger-reconcile-logs",
 }
+WEBHOOK_SECRET = "b4d5ec9e"
+WEBHOOKS = [f"https://{name}.invalid/{WEBHOOK_SECRET}" for name in ("chat", "pager")]
 
 
 class Stacks:
@@ -38,6 +41,8 @@ class Stacks:
             "image.context": broken,
             "data.path": str(bench.data),
             "parameters": ["depth=3"],
+            "notify.emails": ["ann@example.com", "bob@example.com"],
+            "notify.webhooks": WEBHOOKS,
         }
         self.one = bench.stack("one", **self.settings)
         self.two = bench.stack("two", **{"image.build": False, "destroyable": False})
@@ -160,6 +165,8 @@ def test_no_secret_is_in_clear_in_what_the_engine_keeps(stacks, bench):
     assert len(files) > 3
     for file in files:
         assert answer["authorizationToken"] not in file.read_text()
+    for file in (bench.state / ".pulumi/stacks").rglob("*.json*"):
+        assert WEBHOOK_SECRET not in file.read_text()
 
 
 def test_the_image_that_up_pushed_trains_a_model_as_the_example_waits_for(stacks, bench):
@@ -182,6 +189,18 @@ def test_its_runs_are_listed_by_what_the_engine_knows_of_the_stack(stacks, bench
     assert command.returncode == 0, err
     assert "SUCCEEDED" in {row["state"] for row in rows}
     assert stacks.one.deployed().output("bucket") == stacks.one.outputs()["bucket"]
+
+
+def test_a_subscriber_who_leaves_takes_nobody_along(stacks):
+    settings = {"notify.emails": ["bob@example.com"], "notify.webhooks": WEBHOOKS[1:]}
+    result = stacks.with_settings(**settings).preview()
+    stacks.with_settings().create()
+
+    assert set(changed(result).values()) == {"delete"}
+    assert [name.rpartition("-notices-")[2][:12] for name in sorted(changed(result))] == [
+        "email-ann@ex",
+        "webhook-chat",
+    ]
 
 
 def test_more_memory_is_a_new_template_and_its_wiring_and_nothing_else(stacks):

@@ -1,6 +1,12 @@
+import http.server
+import importlib
+import json
+import queue
 import socket
 import subprocess
 import sys
+import threading
+import urllib.request
 from pathlib import Path
 
 import httpx
@@ -180,6 +186,61 @@ def test_an_endpoint_keeps_its_policy(bench):
 
     assert endpoint["PolicyDocument"] == policy
     assert endpoint["RouteTableIds"] == [table]
+
+
+@pytest.fixture
+def webhook():
+    """Give the URL of an HTTP server, and the messages that are posted to it."""
+    messages = queue.Queue()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            messages.put(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format, *_):  # noqa: A002 - the base's name
+            """Say nothing."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/", messages
+        server.shutdown()
+        thread.join()
+
+
+def test_a_webhook_is_known_by_its_arn_before_it_confirms(bench, webhook):
+    sns = bench.client("sns")
+    topic = sns.create_topic(Name="ends")["TopicArn"]
+    url, messages = webhook
+    told = {"TopicArn": topic, "Protocol": "http", "Endpoint": url}
+    arn = sns.subscribe(**told, ReturnSubscriptionArn=True)["SubscriptionArn"]
+    asked = messages.get(timeout=60)
+    waiting = sns.get_subscription_attributes(SubscriptionArn=arn)["Attributes"]
+    sns.confirm_subscription(TopicArn=topic, Token=asked["Token"])
+    sns.publish(TopicArn=topic, Message="it ended")
+
+    assert asked["Type"] == "SubscriptionConfirmation"
+    assert waiting["PendingConfirmation"] == "true"
+    assert messages.get(timeout=60)["Message"] == "it ended"
+    other = {**told, "Endpoint": url + "other"}
+    assert sns.subscribe(**other)["SubscriptionArn"] == "pending confirmation", "not asked for it"
+
+
+def test_a_webhook_elsewhere_is_posted_nothing(bench, monkeypatch):
+    opened = []
+    monkeypatch.setattr(urllib.request, "urlopen", lambda request, **_: opened.append(request))
+    refused = queue.Queue()
+    sns = importlib.import_module("ministack.services.sns")
+    monkeypatch.setattr(sns.logger, "warning", lambda *said: refused.put(said))
+    topic = bench.client("sns").create_topic(Name="ends")["TopicArn"]
+    bench.client("sns").subscribe(
+        TopicArn=topic, Protocol="https", Endpoint="https://chat.example.com/hook"
+    )
+
+    assert "chat.example.com" in str(refused.get(timeout=60))
+    assert not opened
 
 
 def test_a_command_of_the_cloud_gives_its_output(bench, tmp_path):
