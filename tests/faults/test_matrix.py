@@ -2,63 +2,42 @@
 
 import pytest
 
+from tests.faults import docs
+from tests.faults.guards import GUARDS, Guard
 from tests.faults.rows import ROWS, Row
-from tests.faults.stage import FINAL
+from tests.faults.stage import ROOT
+from tests.faults.verdict import judge
 
 pytestmark = pytest.mark.localcloud
+
+BY_NAME = {row.act.__name__: row for row in ROWS}
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.fault.replace(" ", "-"))
 def test_a_fault_ends_as_the_table_says(stage, row: Row):
-    row.act(stage)
-    stage.settle()
-    record = stage.record()
-
-    assert record["state"] == row.state
-    assert tuple(attempt["cause"] for attempt in record["attempts"]) == row.attempts
-    assert len(stage.tasks(stage.run)) == row.tasks
-    assert stage.most_at_once(stage.run) <= 1, "nothing runs twice"
-    if row.providers:
-        requests = [attempt["request"] for attempt in record["attempts"]]
-        used = [each["capacityProviderStrategy"][0]["capacityProvider"] for each in requests]
-        assert tuple(used) == row.providers
-    check_end(stage, record, row)
-    assert stage.queued() == row.queue
-    check_nothing_is_left(stage)
+    judge(stage, row)
 
 
-def check_end(stage, record, row):
-    """The record says how it ended, why and what to do; and everybody was told, once an end."""
-    assert record["state"] in FINAL
-    assert record["ended_at"]
-    assert record["notified_at"]
-    said = record["diagnosis"]
-    if row.state != "SUCCEEDED":
-        assert said["cause"] == row.cause
-        assert all((said["summary"], said["detail"], said["action"]))
-    for attempt in record["attempts"]:
-        if attempt["cause"]:
-            assert all(attempt["diagnosis"][part] for part in ("summary", "detail", "action"))
-    people = stage.messages(stage.notices["people"])
-    programs = stage.messages(stage.notices["programs"])
-    ours = [message for message in people if f"run {record['run']} " in message["Subject"]]
-    events = [event["detail"] for event in programs if event["detail"]["run"] == record["run"]]
-    assert len(ours) == row.notices or (row.notices is None and ours)
-    assert len(events) == row.events or (row.events is None and events)
-    for message in ours:
-        assert len(message["Subject"]) <= 100
-        assert len(message["Message"].encode()) <= 256 * 1024
-        assert record["state"] in message["Subject"]
-    assert {event["state"] for event in events} == {record["state"]}
+@pytest.mark.slow
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name.replace(" ", "-"))
+def test_without_a_guard_its_rows_fail(cast, monkeypatch, guard: Guard):
+    monkeypatch.setattr(cast, "patience", 15)
+    for name in guard.rows:
+        cast.clear()
+        # Whatever a row meets then, a record that its schema refuses say, is red.
+        with cast.without(guard), pytest.raises(BaseException):  # noqa: B017, PT011
+            judge(cast, BY_NAME[name])
 
 
-def check_nothing_is_left(stage):
-    """No mark, no slot, no task, no definition; and reconcile finds nothing to do."""
-    assert stage.cloud.tasks.living() == []
-    assert stage.keys("open/") == []
-    assert stage.definitions() == []
-    if stage.keys("slots.json"):
-        assert stage.read("slots.json") == b"[]"
-    before = {key: stage.read(key) for key in stage.keys("runs/")}
-    stage.reconcile_only()
-    assert {key: stage.read(key) for key in stage.keys("runs/")} == before
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name.replace(" ", "-"))
+def test_a_guard_stands_where_it_is_said_to(guard: Guard):
+    for file, text, instead in guard.changes:
+        source = (ROOT / "handler" / file).read_text()
+        assert source.count(text) == 1
+        compile(source.replace(text, instead), file, "exec")
+    assert set(guard.rows) <= set(BY_NAME)
+
+
+def test_the_page_of_the_matrix_is_made_of_it():
+    """Write it anew with `python -m tests.faults.docs`."""
+    assert docs.PAGE.read_text() == docs.page()
