@@ -251,4 +251,18 @@ GUARDS = (
         "record_not_json",
         "record_newer",
     ),
+    guard(
+        "parameters are refused before the claim",
+        "tasks.py",
+        "(size := len(json.dumps(overrides))) > _OVERRIDES_LIMIT",
+        "(size := 0) > _OVERRIDES_LIMIT",
+        "parameters_too_long",
+    ),
+    guard(
+        "once an hour, images without a run are delivered",
+        "reconcile.py",
+        "self._try(self._deliver_lost_pushes)",
+        "pass",
+        "push_lost",
+    ),
 )
