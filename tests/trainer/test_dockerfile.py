@@ -109,3 +109,32 @@ def test_hadolint_is_content():
     )
 
     assert done.stdout == ""
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_built_image_keeps_to_the_budget(dockerfile):
+    """The sum of its parts is an estimate; where it can be built, it is weighed."""
+    if not shutil.which("docker"):
+        pytest.skip("no docker command")
+    (base,) = [a.partition("=")[2] for a in values(dockerfile, "ARG") if a.startswith("BASE=")]
+    pulled = subprocess.run(
+        ["docker", "pull", "-q", base], check=False, capture_output=True, text=True
+    )
+    if pulled.returncode:
+        pytest.skip(f"{base} cannot be pulled: {pulled.stderr.strip()[:200]}")
+    image = "pushtrain-trainer-weighed:test"
+    subprocess.run(["docker", "build", "-q", "-t", image, ROOT / "trainer"], check=True)
+    try:
+        weighed = subprocess.run(
+            f"set -o pipefail; docker save {image} | gzip -6 | wc -c",
+            shell=True,
+            executable="/bin/bash",
+            capture_output=True,
+            check=True,
+        )
+    finally:
+        subprocess.run(["docker", "rmi", "-f", image], check=True, capture_output=True)
+
+    assert int(weighed.stdout) <= 350_000_000
