@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import runpy
+import sys
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -265,6 +266,14 @@ def pytest_configure(config) -> None:
     config.addinivalue_line(
         "filterwarnings", r"ignore:\S+ has been deprecated in favor of:DeprecationWarning"
     )
+
+
+@pytest.fixture(autouse=True)
+def denormals() -> Generator[None]:
+    """Give this process its smallest floats back: a training flushes them to 0 for good."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
