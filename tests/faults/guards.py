@@ -35,13 +35,6 @@ GUARDS = (
         "ends_before_recorded",
     ),
     guard(
-        "a lost race is run again",
-        "store.py",
-        "for _ in range(_WRITES):\n            found = self._read(run)",
-        "for _ in range(1):\n            found = self._read(run)",
-        "precondition_failed",
-    ),
-    guard(
         "the mark of an open run comes before its claim",
         "store.py",
         'self._s3.put_object(Bucket=self._bucket, Key=f"{_OPEN}{run[\'run\']}", Body=b"")',
