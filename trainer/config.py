@@ -120,7 +120,7 @@ PRESETS: Final = {
     # A first look at whether anything can be learnt.
     "quick": TrainingConfig(
         preset="quick",
-        epochs=2,
+        epochs=3,
         least_steps=120,
         batch_size=250,
         patch=4,
