@@ -4,7 +4,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
-from automation.aws import told_as
+from automation.aws import code_of, told_as
 from automation.deployed import Deployed
 from automation.errors import StackError
 from automation.push import run_name
@@ -66,7 +66,7 @@ def _describe(deployed: Deployed, image: Mapping[str, str]) -> dict[str, Any] | 
         try:
             answer = ecr.describe_images(repositoryName=_repository(deployed), imageIds=[image])
         except ecr.exceptions.ClientError as error:
-            if error.response["Error"]["Code"] in NO_IMAGE:  # not there, or no tag could be so
+            if code_of(error) in NO_IMAGE:  # not there, or no tag could be so
                 return None
             raise
     return next(iter(answer["imageDetails"]), None)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Final, cast
 
-from automation.aws import one_line, told_as
+from automation.aws import code_of, one_line, told_as
 from automation.deployed import Deployed
 from automation.errors import StackError
 from automation.requests import Handlers, RequestError
@@ -207,6 +207,6 @@ def _messages(sqs: Any, url: str) -> Generator[Generator[dict[str, Any]]]:
                     QueueUrl=url, ReceiptHandle=handle, VisibilityTimeout=0
                 )
             except sqs.exceptions.ClientError as error:
-                code = error.response.get("Error", {}).get("Code", "")
+                code = code_of(error)
                 if "InvalidParameterValue" not in code and "ReceiptHandle" not in code:
                     raise

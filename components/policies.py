@@ -243,12 +243,7 @@ class HandlerScope:
 def invoke_function(scope: HandlerScope) -> Document:
     """Let the invoke Lambda claim a run, and bring it on its way."""
     return document(
-        allow(
-            "ReadWiring",
-            ["ssm:GetParameter"],
-            scope.parameters(scope.wiring_name, scope.parameters_name),
-        ),
-        allow("MarkRun", ["s3:PutObject"], scope.objects("open/*")),
+        *_claim_run(scope),
         *_bring_run_on(scope),
     )
 
@@ -265,12 +260,7 @@ def observe_function(scope: HandlerScope) -> Document:
 def reconcile_function(scope: HandlerScope) -> Document:
     """Let the reconcile Lambda do what either of the others would have, and look for what is."""
     return document(
-        allow(
-            "ReadWiring",
-            ["ssm:GetParameter"],
-            scope.parameters(scope.wiring_name, scope.parameters_name),
-        ),
-        allow("MarkRun", ["s3:PutObject"], scope.objects("open/*")),
+        *_claim_run(scope),
         *_bring_run_on(scope),
         *_end_run(scope),
         # A call that names no container instance, and Fargate has none, is one for "*"; see
@@ -279,6 +269,18 @@ def reconcile_function(scope: HandlerScope) -> Document:
         allow("LookAtTasks", ["ecs:DescribeTasks"], [scope.tasks], scope.in_cluster),
         allow("FindLostPushes", ["ecr:DescribeImages"], [scope.repository_arn]),
     )
+
+
+def _claim_run(scope: HandlerScope) -> list[Statement]:
+    """Read what a new run is made of, and mark it as open."""
+    return [
+        allow(
+            "ReadWiring",
+            ["ssm:GetParameter"],
+            scope.parameters(scope.wiring_name, scope.parameters_name),
+        ),
+        allow("MarkRun", ["s3:PutObject"], scope.objects("open/*")),
+    ]
 
 
 def _bring_run_on(scope: HandlerScope) -> list[Statement]:

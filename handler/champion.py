@@ -1,7 +1,6 @@
 """Which model is the champion: one metric on one set of test data decides, and one writer wins."""
 
 import json
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast
 from botocore.exceptions import ClientError
 
 from handler import runs
+from handler.events import RUN
+from handler.manifest import is_number
 from handler.runs import Promotion, Rival, Run
-from handler.store import LostRaceError
+from handler.store import LOST_RACES, LostRaceError, write_if
 from handler.wiring import error_code
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ _WRITES = 10
 _LONGEST = 500
 """Characters of a caller's name, and of a reason, that are kept."""
 _HASH = re.compile(r"[0-9A-Za-z-]{1,128}")
-_RUN = re.compile(r"[0-9a-f]{12}(-[1-9][0-9]{0,5})?")
 _REPAIR = "restore the object's version before, or delete it"
 
 
@@ -206,18 +206,9 @@ def _value(manifest: dict[str, Any], metric: str) -> tuple[float | None, str]:
     if metric not in metrics:
         return None, f"the manifest has no metric {metric}"
     value = metrics[metric]
-    if not _is_number(value):
+    if not is_number(value):
         return None, f"{metric} must be a finite number, got {value!r:.80}"
     return value, ""
-
-
-def _is_number(value: object) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(value)
-    except OverflowError:
-        return False
 
 
 def _shown(value: float, rival: float) -> tuple[str, str]:
@@ -242,7 +233,7 @@ def _is_rival(value: object) -> bool:
 
 
 def _is_value(value: object) -> bool:
-    return value is None or _is_number(value)
+    return value is None or is_number(value)
 
 
 def _is_text(value: object) -> bool:
@@ -250,7 +241,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_run(value: object) -> bool:
-    return isinstance(value, str) and bool(_RUN.fullmatch(value))
+    return isinstance(value, str) and bool(RUN.fullmatch(value))
 
 
 _FIELDS: dict[str, Callable[[object], bool]] = {
@@ -330,17 +321,6 @@ def _parse(place: str, body: bytes) -> tuple[Champion | None, str]:
 
 def _write(s3: "S3Client", bucket: str, document: Champion, etag: str) -> bool:
     condition: Any = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-    try:
-        s3.put_object(
-            Bucket=bucket,
-            Key=KEY,
-            Body=json.dumps(document, indent=1, allow_nan=False).encode(),
-            ContentType="application/json",
-            **condition,
-        )
-    except ClientError as error:
-        # 409: S3 met another conditional write; 404: what should match was deleted meanwhile.
-        if error_code(error) in {"PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey"}:
-            return False
-        raise
-    return True
+    body = json.dumps(document, indent=1, allow_nan=False).encode()
+    # NoSuchKey: what should match was deleted meanwhile.
+    return write_if(s3, bucket, KEY, body, condition, lost=LOST_RACES | {"NoSuchKey"})

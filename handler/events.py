@@ -21,9 +21,9 @@ TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 # Signatures and attestations carry an image's media type, under a tag made of their subject's
 # digest (the OCI referrers tag schema; cosign adds .sig, .att or .sbom).
 _REFERRER_TAG = re.compile(r"sha256-[0-9a-f]{64}(\..*)?")
-_STARTED_BY = re.compile(
-    r"(?P<run>[0-9a-f]{12}(?:-[1-9][0-9]{0,5})?)-a(?P<attempt>[1-9][0-9]{0,5})"
-)
+RUN = re.compile(r"[0-9a-f]{12}(?:-[1-9][0-9]{0,5})?")
+"""A run's name: 12 digits of its image's digest, and the number of an asked-for repeat."""
+_STARTED_BY = re.compile(rf"(?P<run>{RUN.pattern})-a(?P<attempt>[1-9][0-9]{{0,5}})")
 
 
 class NotOursError(Exception):

@@ -119,6 +119,16 @@ class Publication:
             raise
 
 
+def is_number(value: object) -> bool:
+    """Say whether it is a number that floats can hold; JSON's true and false are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer of hundreds of digits
+        return False
+
+
 def metrics_of(manifest: dict[str, Any]) -> dict[str, float]:
     """Return the manifest's metrics, those that are numbers."""
     metrics = manifest.get("metrics")

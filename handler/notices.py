@@ -1,13 +1,13 @@
 """Tell of the end of a run: a message for people, an event for programs."""
 
 import json
-import math
 import re
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import Any
 
 from handler import runs
+from handler.manifest import is_number
 from handler.runs import Attempt, Run
 from handler.wiring import Clients
 
@@ -159,15 +159,8 @@ def _metrics(run: Run) -> list[tuple[str, float]]:
     """Return the run's metrics, the one that champions are chosen by first."""
     metric = run["wiring"]["champion_metric"]
     names = sorted(run["metrics"], key=lambda name: (name != metric, name))
-    finite = [name for name in names if _is_finite(run["metrics"][name])]
+    finite = [name for name in names if is_number(run["metrics"][name])]
     return [(_cut(name, _WORD), run["metrics"][name]) for name in finite[:_METRICS]]
-
-
-def _is_finite(value: float) -> bool:
-    try:
-        return math.isfinite(value)
-    except OverflowError:  # an integer of hundreds of digits
-        return False
 
 
 def _record(run: Run) -> str:

@@ -1,11 +1,11 @@
 """What a person may ask of the functions by invoking them; docs/run-record.md."""
 
-import re
 import reprlib
 from dataclasses import dataclass
 from typing import Any, cast
 
-from handler.events import DIGEST, TAG, NotOursError
+from handler.events import DIGEST, RUN, TAG, NotOursError
+from handler.wiring import PARAMETER_NAME
 
 SOURCE = "pushtrain"
 TRAIN = "Train Request"
@@ -13,8 +13,6 @@ CANCEL = "Cancel Request"
 PROMOTE = "Promote Request"
 RECONCILE = "Reconcile Request"
 
-_RUN = re.compile(r"[0-9a-f]{12}(-[1-9][0-9]{0,5})?")
-_PARAMETER = re.compile(r"[a-z][a-z0-9_]*")
 _LONGEST = 1000
 """Characters of any text in a request that are kept."""
 
@@ -71,7 +69,7 @@ def train_request(detail: dict[str, Any]) -> TrainRequest:
 def run_request(detail: dict[str, Any]) -> RunRequest:
     """Return the request, or refuse what cannot be one."""
     run = _text(detail, "run")
-    if not _RUN.fullmatch(run):
+    if not RUN.fullmatch(run):
         raise NotOursError(f"run must be the name of a run, got {reprlib.repr(run)}")
     reason = _text(detail, "reason") if detail.get("reason") else "no reason given"
     return RunRequest(run=run, by=_text(detail, "by"), reason=reason)
@@ -82,7 +80,7 @@ def _parameters(value: object) -> dict[str, str]:
         raise NotOursError(f"parameters must be an object, got {reprlib.repr(value)}")
     parameters = cast("dict[str, object]", value)
     for name, text in parameters.items():
-        if not _PARAMETER.fullmatch(name):
+        if not PARAMETER_NAME.fullmatch(name):
             raise NotOursError(
                 f"a parameter's name must match [a-z][a-z0-9_]*, got {reprlib.repr(name)}"
             )

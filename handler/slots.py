@@ -4,11 +4,11 @@ import json
 import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from botocore.exceptions import ClientError
 
-from handler.store import LOST_RACES, LostRaceError
+from handler.store import LostRaceError, write_if
 from handler.wiring import error_code
 
 if TYPE_CHECKING:
@@ -94,19 +94,7 @@ class Slots:
 
     def _write(self, holders: list[str], etag: str | None) -> bool:
         condition = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
-        try:
-            self._s3.put_object(
-                Bucket=self._bucket,
-                Key=_KEY,
-                Body=json.dumps(holders).encode(),
-                ContentType="application/json",
-                **cast("Any", condition),
-            )
-        except ClientError as error:
-            if error_code(error) in LOST_RACES:
-                return False
-            raise
-        return True
+        return write_if(self._s3, self._bucket, _KEY, json.dumps(holders).encode(), condition)
 
     def _place(self) -> str:
         return f"s3://{self._bucket}/{_KEY}"

@@ -28,6 +28,31 @@ class LostRaceError(RuntimeError):
     """Another writer was faster each time; the next delivery goes on."""
 
 
+def write_if(  # noqa: PLR0913 (what S3 wants to know of an object)
+    s3: "S3Client",
+    bucket: str,
+    key: str,
+    body: bytes,
+    condition: dict[str, str],
+    *,
+    lost: frozenset[str] = LOST_RACES,
+) -> bool:
+    """Write a JSON object if `IfMatch` or `IfNoneMatch` holds; say False to who came second."""
+    try:
+        s3.put_object(
+            Bucket=bucket,
+            Key=key,
+            Body=body,
+            ContentType="application/json",
+            **cast("Any", condition),
+        )
+    except ClientError as error:
+        if error_code(error) in lost:
+            return False
+        raise
+    return True
+
+
 class RunStore:
     """The records in the stack's bucket."""
 
@@ -110,19 +135,8 @@ class RunStore:
         return cast("Run", record)
 
     def _write(self, run: Run, **condition: str) -> bool:
-        try:
-            self._s3.put_object(
-                Bucket=self._bucket,
-                Key=f"{prefix(run['run'])}run.json",
-                Body=json.dumps(run, indent=1, allow_nan=False).encode(),
-                ContentType="application/json",
-                **cast("Any", condition),
-            )
-        except ClientError as error:
-            if error_code(error) in LOST_RACES:
-                return False
-            raise
-        return True
+        body = json.dumps(run, indent=1, allow_nan=False).encode()
+        return write_if(self._s3, self._bucket, f"{prefix(run['run'])}run.json", body, condition)
 
     def _place(self, run: str) -> str:
         return f"s3://{self._bucket}/{prefix(run)}run.json"

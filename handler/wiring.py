@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mypy_boto3_sns import SNSClient
     from mypy_boto3_ssm import SSMClient
 
-_PARAMETER_NAME = re.compile(r"[a-z][a-z0-9_]*")
+PARAMETER_NAME = re.compile(r"[a-z][a-z0-9_]*")
 _PATIENCE = Config(
     connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 5}
 )
@@ -170,7 +170,7 @@ def parse_parameters(name: str, text: str) -> dict[str, str]:
     faults: list[str] = []
     parameters: dict[str, str] = {}
     for key, value in cast("dict[str, object]", document).items():
-        if not _PARAMETER_NAME.fullmatch(key):
+        if not PARAMETER_NAME.fullmatch(key):
             faults.append(f"the name {key[:80]!r} must match [a-z][a-z0-9_]*")
         if isinstance(value, str):
             parameters[key] = value
