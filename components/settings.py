@@ -111,7 +111,7 @@ class Settings:
     @classmethod
     def load(cls) -> Self:
         """Read the stack's configuration; raise SettingsError naming every fault and its mend."""
-        reader = _Reader()
+        reader = Reader(NAMESPACE)
         settings = cls(
             stack=pulumi.get_stack(),
             cpu=reader.value("cpu", int),
@@ -139,11 +139,7 @@ class Settings:
         )
         reader.refuse_unknown()
         settings._check(reader.fault)
-        if reader.faults:
-            raise SettingsError(
-                f"{len(reader.faults)} setting(s) of this stack cannot be used:\n  - "
-                + "\n  - ".join(reader.faults.values())
-            )
+        reader.raise_faults()
         return settings
 
     def _check(self, fault: "Fault") -> None:
@@ -284,27 +280,44 @@ Fault: TypeAlias = Callable[[str, str, object, str], None]
 """Takes a key, the rule it breaks, its value, and the mend."""
 
 
-def set_to(key: str, value: object) -> str:
+def set_to(key: str, value: object, namespace: str = NAMESPACE) -> str:
     """Return the command that mends a setting."""
-    return f"pulumi config set {NAMESPACE}:{key} {value}"
+    return f"pulumi config set {namespace}:{key} {value}"
 
 
-def write_list(key: str, items: Sequence[str]) -> str:
+def write_list(key: str, items: Sequence[str], namespace: str = NAMESPACE) -> str:
     """Return the line that mends a list, which `pulumi config set` sets one item at a time only."""
-    return f"write {NAMESPACE}:{key}: {json.dumps(items)} into the stack file"
+    return f"write {namespace}:{key}: {json.dumps(items)} into the stack file"
 
 
-class _Reader:
+class Reader:
     """Reads values of one type each, and gathers what is wrong instead of stopping at the first."""
 
-    def __init__(self) -> None:
-        self.config = pulumi.Config(NAMESPACE)
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.config = pulumi.Config(namespace)
         self.known: set[str] = set()
         self.faults: dict[str, str] = {}
 
     def fault(self, key: str, rule: str, value: object, mend: str) -> None:
         """Note what is wrong with a setting, unless something is noted of it already."""
         self.faults.setdefault(key, f"{key} must {rule}, got {value!r}: {mend}")
+
+    def raise_faults(self) -> None:
+        """Raise SettingsError with everything noted, if anything is."""
+        if self.faults:
+            raise SettingsError(
+                f"{len(self.faults)} setting(s) of this stack cannot be used:\n  - "
+                + "\n  - ".join(self.faults.values())
+            )
+
+    def set_to(self, key: str, value: object) -> str:
+        """Return the command that mends a setting."""
+        return set_to(key, value, self.namespace)
+
+    def write_list(self, key: str, items: Sequence[str]) -> str:
+        """Return the line that mends a list."""
+        return write_list(key, items, self.namespace)
 
     def given_as(self, key: str) -> str:
         """Return the key that holds a setting's value.
@@ -327,9 +340,9 @@ class _Reader:
             value = get(self.given_as(key))
         except pulumi.ConfigTypeError:
             value = None
-            self.fault(key, rule, self.config.get(self.given_as(key)), set_to(key, example))
+            self.fault(key, rule, self.config.get(self.given_as(key)), self.set_to(key, example))
         if value is None:
-            self.fault(key, "be set", None, set_to(key, example))
+            self.fault(key, "be set", None, self.set_to(key, example))
             return kind()
         return cast("T", value)
 
@@ -344,7 +357,7 @@ class _Reader:
         items = value if isinstance(value, list) else [None]
         strings = [item for item in items if isinstance(item, str)]
         if len(strings) < len(items):
-            self.fault(key, "be a list of strings", value, write_list(key, ["..."]))
+            self.fault(key, "be a list of strings", value, self.write_list(key, ["..."]))
         return tuple(strings)
 
     def pairs(self, key: str, name_form: re.Pattern[str], example: str) -> Mapping[str, str]:
@@ -354,7 +367,7 @@ class _Reader:
             name, equals, value = item.partition("=")
             if not equals or not name_form.fullmatch(name):
                 rule = f"hold NAME=VALUE items with NAME like {name_form.pattern}"
-                self.fault(key, rule, item, write_list(key, [example]))
+                self.fault(key, rule, item, self.write_list(key, [example]))
             elif name in pairs:
                 self.fault(key, f"name {name} once", item, "take one out of the stack file")
             pairs[name] = value
@@ -365,7 +378,7 @@ class _Reader:
         # The SDK offers no way to list a namespace; these two are what its own get() reads.
         given = {**pulumi.runtime.config.CONFIG.get(), **pulumi.runtime.config.get_config_env()}
         for full in sorted(given):
-            key = full.removeprefix(f"{NAMESPACE}:")
+            key = full.removeprefix(f"{self.namespace}:")
             name = key.removeprefix('["').removesuffix('"]')
             if key != full and name not in self.known:
                 near = difflib.get_close_matches(key, self.known, n=1)

@@ -44,7 +44,10 @@ ARN_RESOURCES = {
     "aws:ecr/repository:Repository": "ecr:{region}:{account}:repository/{name}",
     "aws:ecs/cluster:Cluster": "ecs:{region}:{account}:cluster/{name}",
     "aws:ecs/taskDefinition:TaskDefinition": "ecs:{region}:{account}:task-definition/{name}:1",
+    "aws:iam/openIdConnectProvider:OpenIdConnectProvider": "iam::{account}:oidc-provider/{name}",
+    "aws:iam/policy:Policy": "iam::{account}:policy/{name}",
     "aws:iam/role:Role": "iam::{account}:role/{name}",
+    "aws:kms/key:Key": "kms:{region}:{account}:key/{name}",
     "aws:lambda/function:Function": "lambda:{region}:{account}:function:{name}",
     "aws:s3/bucket:Bucket": "s3:::{name}",
     "aws:sns/topic:Topic": "sns:{region}:{account}:{name}",
@@ -93,6 +96,10 @@ class Deployment(pulumi.runtime.Mocks):
         if self.preview or not args.custom:
             return "", args.inputs
         physical = args.inputs.get("name") or args.inputs.get("family") or f"{args.name}-0a1b2c3"
+        if args.typ == "aws:iam/openIdConnectProvider:OpenIdConnectProvider":
+            physical = args.inputs["url"].removeprefix("https://")
+        if args.typ == "aws:kms/key:Key":
+            physical = "0123abcd"
         outputs = {"name": physical, "bucket": physical}
         if resource := ARN_RESOURCES.get(args.typ):
             known = resource.format(region=REGION, account=ACCOUNT, name=physical)
@@ -101,6 +108,8 @@ class Deployment(pulumi.runtime.Mocks):
             outputs |= {"repositoryUrl": f"{REGISTRY}/{physical}", "registryId": ACCOUNT}
         if args.typ == "aws:sqs/queue:Queue":
             outputs["url"] = f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{physical}"
+        if args.typ == "aws:kms/key:Key":
+            outputs["keyId"] = physical
         if args.typ == "docker:index/image:Image":
             outputs["repoDigest"] = f"{REGISTRY}/pushed@sha256:{'0' * 64}"
         return f"{args.name}-id", {**outputs, **args.inputs}
