@@ -1,19 +1,15 @@
 """One Markdown comment from a preview's engine events, for whoever has to say yes to it."""
 
-import json
-import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from automation import cost, grants
+from automation.comments import MOST_CHARACTERS, UNKNOWN, Section, Writer, fit, watermark
 from automation.engine_events import (
-    COLOUR,
     SECRET,
-    SIGNATURE,
     UNKNOWN_VALUES,
     Change,
     Preview,
@@ -24,27 +20,8 @@ from automation.engine_events import (
     secret_paths,
 )
 
-MOST_CHARACTERS: Final = 64_000
-"""GitHub refuses a comment of more than 65,536."""
-MOST_BLOCK: Final = 5_000
-MOST_LINE: Final = 1_000
-MOST_VALUE: Final = 400
-"""Characters of one value, one name or one warning."""
 MOST_NAMES: Final = 12
-ROOM_FOR_NOTE: Final = 200
-"""A section's title, and how much of it was left out."""
 
-ASSET_SIGNATURES: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "c44067f5952c0a294b673a41bacd8c17": "file",
-        "0def7320c3a5731c473e5ecbe6d01bc7": "archive",
-    }
-)
-UNKNOWN: Final = "unknown until deployed"
-ACCESS_KEY = re.compile(r"(?:AKIA|ASIA)[A-Z0-9]{16}")
-INVISIBLE: Final = ("Cc", "Cf", "Cs", "Co")
-"""Unicode's categories of what controls, joins, turns or hides letters."""
-STACK_NAME = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_./-]{0,199}")
 WORDS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "replace": "to replace",
@@ -69,14 +46,6 @@ CONTENTS: Final[Mapping[str, str]] = MappingProxyType(
 """What goes with a resource that goes."""
 
 
-@dataclass
-class _Section:
-    title: str
-    chunks: list[str]
-    most: int = MOST_CHARACTERS
-    folded: bool = False
-
-
 def comment(
     events: Iterable[Any],
     *,
@@ -86,13 +55,16 @@ def comment(
 ) -> str:
     """Return the comment on a preview, for a new comment or in place of an older one.
 
-    `watermark(stack)` finds the older one. Events are those of `pulumi preview --event-log`, as
-    parsed JSON, or what `on_event` of Pulumi's Automation API hands over.
+    Its first line finds the older one. Events are those of `pulumi preview --event-log`, as parsed
+    JSON, or what `on_event` of Pulumi's Automation API hands over.
     """
     preview = read(events)
-    writer = _Writer(tuple(sorted(preview.secrets, key=len, reverse=True)))
+    writer = Writer(tuple(sorted(preview.secrets, key=len, reverse=True)))
     finished = preview.result is not None or preview.failed
-    head = [watermark(stack), _title(stack, region, preview, finished=finished, writer=writer)]
+    head = [
+        watermark("preview", stack),
+        _title(stack, region, preview, finished=finished, writer=writer),
+    ]
     head.append(_counts(preview))
     if not preview.failed and finished:
         head.append(_idle_cost(preview, region, previous_resources))
@@ -101,107 +73,27 @@ def comment(
     )
     updated = [change for change in updated if not _is_told_by_permissions(change)]
     sections = [
-        _Section("What failed", _errors(preview, writer), most=18_000),
-        _Section("Policy violations", _violations(preview, writer), most=9_000),
-        _Section(
+        Section("What failed", _errors(preview, writer), most=18_000),
+        Section("Policy violations", _violations(preview, writer), most=9_000),
+        Section(
             "Replaced: a new one is made, the old one deleted",
             _going(replaced, writer),
             most=14_000,
         ),
-        _Section("Deleted", _going(deleted, writer), most=6_000),
+        Section("Deleted", _going(deleted, writer), most=6_000),
         _permissions(preview, writer),
-        _Section(f"Updated ({len(updated)})", _updates(updated, writer), folded=True),
-        _Section(
+        Section(f"Updated ({len(updated)})", _updates(updated, writer), folded=True),
+        Section(
             f"Created ({len(created)})",
             _creations(created, writer, in_new_stack=_is_new(preview)),
             folded=True,
         ),
-        _Section(f"Warnings ({len(preview.warnings)})", _warnings(preview, writer), folded=True),
+        Section(f"Warnings ({len(preview.warnings)})", _warnings(preview, writer), folded=True),
     ]
-    return _fit("\n\n".join(filter(None, head)), [found for found in sections if found.chunks])
+    return fit("\n\n".join(filter(None, head)), sections)
 
 
-def watermark(stack: str) -> str:
-    """Return the line that tells a stack's comment from all others."""
-    if not STACK_NAME.fullmatch(stack):
-        raise ValueError(f"stack must be a Pulumi stack's name, got {stack!r}")
-    return f"<!-- pushtrain preview {stack} -->"
-
-
-# Writing
-
-
-@dataclass(frozen=True)
-class _Writer:
-    """Puts foreign text into Markdown so that it can do nothing there."""
-
-    secrets: tuple[str, ...]
-    """Longest first, since one may be part of another."""
-
-    def clean(self, text: str) -> str:
-        """Strike out secrets, and whatever could hide or turn the text that is seen."""
-        text = COLOUR.sub("", self._struck(text))
-        if not text.isprintable():
-            text = "".join(
-                letter
-                for letter in text
-                if letter in "\n\t" or unicodedata.category(letter) not in INVISIBLE
-            )
-        return ACCESS_KEY.sub(SECRET, self._struck(text))
-
-    def code(self, text: str) -> str:
-        """Return a code span: nothing in it is a tag, a link, a mention or a table's border."""
-        text = _cut(" ".join(self.clean(text).split()), MOST_VALUE) or " "
-        marks = "`" * (_longest_run(text) + 1)
-        space = " " if text[0] == "`" or text[-1] == "`" else ""
-        return f"{marks}{space}{text}{space}{marks}"
-
-    def text_block(self, text: str) -> str:
-        """Return a fenced block of a message; cleaned whole, since a secret may have lines."""
-        return self.block(self.clean(text).strip().splitlines(), "text")
-
-    def block(self, lines: Sequence[str], language: str = "diff") -> str:
-        """Return a fenced block, without what would make it too long."""
-        rows: list[str] = []
-        room = MOST_BLOCK
-        for position, line in enumerate(lines):
-            row = _cut(self.clean(line).replace("\n", " "), MOST_LINE)
-            if len(row) >= room:
-                rows.append(f"… {len(lines) - position:,} more lines")
-                break
-            rows.append(row)
-            room -= len(row) + 1
-        text = "\n".join(rows)
-        marks = "`" * max(3, _longest_run(text) + 1)
-        return f"{marks}{language}\n{text}\n{marks}"
-
-    def value(self, value: Any) -> str:
-        """Return a value on one line."""
-        if isinstance(value, str) and value in UNKNOWN_VALUES:
-            return UNKNOWN
-        if isinstance(value, Mapping):
-            entries = cast("Mapping[str, Any]", value)
-            if found := ASSET_SIGNATURES.get(str(entries.get(SIGNATURE))):
-                return f"{found} {str(entries.get('hash', ''))[:12]}".strip()
-        return _cut(self.clean(json.dumps(value, ensure_ascii=False)), MOST_VALUE)
-
-    def _struck(self, text: str) -> str:
-        for secret in self.secrets:
-            for ascii_only in (False, True):
-                text = text.replace(json.dumps(secret, ensure_ascii=ascii_only)[1:-1], SECRET)
-            text = text.replace(secret, SECRET)
-        return text
-
-
-def _longest_run(text: str) -> int:
-    return max((len(run) for run in re.findall(r"`+", text)), default=0)
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]}… ({len(text) - most:,} more characters)"
-
-
-def _title(stack: str, region: str, preview: Preview, *, finished: bool, writer: _Writer) -> str:
+def _title(stack: str, region: str, preview: Preview, *, finished: bool, writer: Writer) -> str:
     where = f"{writer.code(stack)} in {writer.code(region)}"
     if preview.result == "canceled":
         return f"## Preview of {where} was cancelled"
@@ -275,14 +167,14 @@ def _dollars(amount: float) -> str:
     return f"${amount:,.2f}"
 
 
-def _errors(preview: Preview, writer: _Writer) -> list[str]:
+def _errors(preview: Preview, writer: Writer) -> list[str]:
     return [
         (f"{writer.code(name)}:\n\n" if name else "") + writer.text_block(text)
         for name, text in preview.errors
     ]
 
 
-def _violations(preview: Preview, writer: _Writer) -> list[str]:
+def _violations(preview: Preview, writer: Writer) -> list[str]:
     order = {"mandatory": 0, "remediate": 1}
     chunks: list[str] = []
     for found in sorted(
@@ -300,14 +192,14 @@ def _violations(preview: Preview, writer: _Writer) -> list[str]:
     return chunks
 
 
-def _warnings(preview: Preview, writer: _Writer) -> list[str]:
+def _warnings(preview: Preview, writer: Writer) -> list[str]:
     return [
         f"- {writer.code(name)}: {writer.code(text)}" if name else f"- {writer.code(text)}"
         for name, text in preview.warnings
     ]
 
 
-def _label(change: Change, writer: _Writer) -> str:
+def _label(change: Change, writer: Writer) -> str:
     package, _, rest = change.kind.partition(":")
     module, _, class_name = rest.partition(":")
     module = module.partition("/")[0]
@@ -322,7 +214,7 @@ def _label(change: Change, writer: _Writer) -> str:
     return "  \n".join(filter(None, parts))
 
 
-def _going(changes: Sequence[Change], writer: _Writer) -> list[str]:
+def _going(changes: Sequence[Change], writer: Writer) -> list[str]:
     """Tell why resources go and what goes with them, worst first."""
     worst = sorted(changes, key=lambda change: _loss(change) == "")
     return _grouped(
@@ -341,7 +233,7 @@ def _loss(change: Change) -> str:
     return f"**Deletes {contents}.**" if contents else ""
 
 
-def _grouped(changes: Sequence[tuple[Change, list[str]]], writer: _Writer) -> list[str]:
+def _grouped(changes: Sequence[tuple[Change, list[str]]], writer: Writer) -> list[str]:
     """Show resources to which the same happens together, so that the rest can be seen."""
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for change, rows in changes:
@@ -355,11 +247,11 @@ def _grouped(changes: Sequence[tuple[Change, list[str]]], writer: _Writer) -> li
     return chunks
 
 
-def _updates(updated: Sequence[Change], writer: _Writer) -> list[str]:
+def _updates(updated: Sequence[Change], writer: Writer) -> list[str]:
     return _grouped([(change, _difference(change, writer)) for change in updated], writer)
 
 
-def _creations(created: Sequence[Change], writer: _Writer, *, in_new_stack: bool) -> list[str]:
+def _creations(created: Sequence[Change], writer: Writer, *, in_new_stack: bool) -> list[str]:
     if in_new_stack:
         # All of a new stack is new: its names are enough.
         return [f"- {_label(change, writer)}" for change in created]
@@ -370,7 +262,7 @@ def _is_new(preview: Preview) -> bool:
     return all(change.operation == "create" for change in preview.changes.values())
 
 
-def _difference(change: Change, writer: _Writer) -> list[str]:
+def _difference(change: Change, writer: Writer) -> list[str]:
     """Return the lines of a diff, by path; policies are told apart, grant by grant."""
     hidden = secret_paths(change)
     before, after = change.before, change.after
@@ -446,7 +338,7 @@ def _is_told_by_permissions(change: Change) -> bool:
     return change.changed <= policies and (told.unknown or bool(told.rows))
 
 
-def _permissions(preview: Preview, writer: _Writer) -> _Section:
+def _permissions(preview: Preview, writer: Writer) -> Section:
     changed = [change for change in preview.changes.values() if change.operation != "same"]
     found = [(change, _permission(change)) for change in changed]
     chunks = _grouped([(change, entry.rows) for change, entry in found if entry.rows], writer)
@@ -458,34 +350,4 @@ def _permissions(preview: Preview, writer: _Writer) -> _Section:
             "exist yet."
         )
     new = _is_new(preview)
-    return _Section("Permissions", chunks, most=MOST_CHARACTERS if new else 14_000, folded=new)
-
-
-# Fitting
-
-
-def _fit(head: str, sections: Sequence[_Section]) -> str:
-    """Put the sections in, as far as there is room: what is folded comes last and gives way."""
-    text = head
-    for position, section in enumerate(sections):
-        later = ROOM_FOR_NOTE * (len(sections) - position - 1)
-        if section.folded:
-            opening = f"<details>\n<summary>{section.title}</summary>\n"
-            closing = "\n</details>"
-        else:
-            opening, closing = f"### {section.title}\n", ""
-        room = min(MOST_CHARACTERS - len(text) - later, section.most)
-        room -= len(opening) + len(closing) + ROOM_FOR_NOTE
-        taken: list[str] = []
-        for chunk in section.chunks:
-            if len(chunk) + 2 > room:
-                break
-            taken.append(chunk)
-            room -= len(chunk) + 2
-        separator = "\n" if all(chunk.startswith("- ") for chunk in taken) else "\n\n"
-        body = separator.join(taken)
-        if left := section.chunks[len(taken) :]:
-            size = sum(map(len, left))
-            body += f"\n\n*{len(left)} more left out here, {size:,} characters.*"
-        text += f"\n\n{opening}\n{body}\n{closing}".rstrip("\n")
-    return text + "\n"
+    return Section("Permissions", chunks, most=MOST_CHARACTERS if new else 14_000, folded=new)

@@ -107,11 +107,11 @@ class Records:
 
     def manifest(self, run: str) -> dict[str, Any] | None:
         """Give what a run says that it has published, None where it published nothing."""
-        return self._parsed(f"runs/{run}/manifest.json")
+        return self.parsed(f"runs/{run}/manifest.json")
 
     def champion(self) -> dict[str, Any] | None:
         """Give the document that names the best model, None while there is none."""
-        return self._parsed("models/champion.json")
+        return self.parsed("models/champion.json")
 
     def document(self, key: str) -> bytes | None:
         """Give an object's bytes, None where there is none."""
@@ -123,13 +123,8 @@ class Records:
                     return None
                 raise
 
-    def _read_or_fault(self, run: str) -> Record | RunError | None:
-        try:
-            return self.read(run)
-        except UnreadableError as error:
-            return error
-
-    def _parsed(self, key: str) -> dict[str, Any] | None:
+    def parsed(self, key: str) -> dict[str, Any] | None:
+        """Give the JSON object that lies there, None where there is none."""
         body = self.document(key)
         if body is None:
             return None
@@ -138,6 +133,12 @@ class Records:
         except ValueError as error:
             raise UnreadableError(f"{key} must be JSON, got {body[:60]!r}") from error
         return cast("dict[str, Any]", found) if isinstance(found, dict) else None
+
+    def _read_or_fault(self, run: str) -> Record | RunError | None:
+        try:
+            return self.read(run)
+        except UnreadableError as error:
+            return error
 
     def _only(self, prefix: str, names: Sequence[str]) -> Record:
         if len(names) == 1:

@@ -351,6 +351,8 @@ def promote(name: str, project: Path | None, run: str, *, reason: str, as_data: 
 Examples:
   pushtrain report 3f2a -s dev
   pushtrain report 3f2a -s dev -o report.html && open report.html
+  pushtrain report 3f2a -s dev --markdown > comment.md
+  pushtrain report 3f2a -s dev --markdown --against 91bc --json | jq -r .verdict
 """
 )
 @of_a_stack
@@ -362,14 +364,40 @@ Examples:
     type=click.Path(dir_okay=False, writable=True, path_type=Path),
     help="By default report-<run>.html.",
 )
+@click.option(
+    "--markdown",
+    is_flag=True,
+    help="Print a comment for a commit or pull request instead, whatever came of the run.",
+)
+@click.option(
+    "--against",
+    metavar="RUN",
+    help="With --markdown: hold it against this run; by default the champion that it met.",
+)
 @JSON
-def report(name: str, project: Path | None, run: str, *, file: Path | None, as_data: bool) -> None:
+def report(  # noqa: PLR0913 - each is an option
+    name: str,
+    project: Path | None,
+    run: str,
+    *,
+    file: Path | None,
+    markdown: bool,
+    against: str | None,
+    as_data: bool,
+) -> None:
     """Fetch a run's report, one HTML file, and print where it lies now."""
     from automation.runs import Records
 
+    if against and not markdown:
+        raise click.UsageError("--against must come with --markdown.")
+    if file and markdown:
+        raise click.UsageError("--markdown prints: it must come without --output.")
     with at_stack(name, project) as deployed:
         records = Records(deployed)
         record = records.find(run, tell)
+        if markdown:
+            _print_comment(deployed, record, against, as_data=as_data)
+            return
         body = records.document(f"runs/{record['run']}/report.html")
     if body is None:
         raise click.ClickException(
@@ -382,6 +410,23 @@ def report(name: str, project: Path | None, run: str, *, file: Path | None, as_d
         print_json({"run": record["run"], "file": str(target), "size": len(body)})
     else:
         print(target)
+
+
+def _print_comment(
+    deployed: "Deployed", record: "Record", against: str | None, *, as_data: bool
+) -> None:
+    from automation import run_comment
+    from automation.runs import Records
+
+    records = Records(deployed)
+    ours = run_comment.read(records, record)
+    rival = run_comment.find_rival(records, ours, against or run_comment.CHAMPION)
+    judgement = run_comment.judge(ours, rival)
+    text = run_comment.comment(ours, judgement, deployed, datetime.now(UTC))
+    if as_data:
+        print_json({**judgement.as_json(record), "markdown": text})
+    else:
+        print(text, end="")
 
 
 @click.command(

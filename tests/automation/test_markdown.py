@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pulumi.automation.events import EngineEvent
 
 from automation import grants
-from automation.markdown import comment, watermark
+from automation.comments import watermark
+from automation.markdown import comment
 
 EVENTS = Path(__file__).parent / "events"
 SIGNATURE = "4dabf18193072939515e22adb298388d"
@@ -82,7 +83,7 @@ def test_every_recorded_preview_has_its_mark_its_counts_and_whole_folds(name):
     events = recorded(name)
 
     lines = lines_of(events)
-    assert lines[0] == "<!-- pushtrain preview dev -->"
+    assert lines[0] == "<!-- pushtrain:preview:dev -->"
     assert sum(line == "<details>" for line in lines) == lines.count("</details>")
     counted = next(event["summaryEvent"] for event in events if "summaryEvent" in event)
     for operation, count in counted["resourceChanges"].items():
@@ -585,7 +586,7 @@ def outside_of_code(text):
 PLAIN = re.compile(
     r"(CODE|\*\*|[\w .,:;()→$+%/❌·&'-]|\*\d+ more left out here, [\d,]+ characters\.\*)*"
 )
-OWN = {"", "<details>", "</details>", watermark("dev")}
+OWN = {"", "<details>", "</details>", watermark("preview", "dev")}
 
 
 @settings(max_examples=300)
