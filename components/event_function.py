@@ -147,6 +147,12 @@ class EventFunction(ComponentResource):
             policy=Output.json_dumps(policies.dead_letter_queue(undelivered.arn, rule.arn)),
             opts=child,
         )
+        sqs.QueuePolicy(
+            f"{name}-failed-policy",
+            queue_url=failed.url,
+            policy=Output.json_dumps(policies.tls_only_queue(failed.arn)),
+            opts=child,
+        )
         cloudwatch.EventTarget(
             f"{name}-target",
             rule=rule.name,

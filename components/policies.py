@@ -136,6 +136,11 @@ def storage_endpoint(bucket_arn: Input[str], partition: Input[str], region: Inpu
     )
 
 
+def tls_only_queue(queue_arn: Input[str]) -> Document:
+    """Refuse every request to a queue that comes without TLS."""
+    return document(_tls_only_queue(queue_arn))
+
+
 def dead_letter_queue(queue_arn: Input[str], rule_arn: Input[str]) -> Document:
     """Let EventBridge leave what it could not deliver for this rule."""
     return document(
@@ -146,8 +151,20 @@ def dead_letter_queue(queue_arn: Input[str], rule_arn: Input[str]) -> Document:
             "Action": "sqs:SendMessage",
             "Resource": queue_arn,
             "Condition": {"ArnEquals": {"aws:SourceArn": rule_arn}},
-        }
+        },
+        _tls_only_queue(queue_arn),
     )
+
+
+def _tls_only_queue(queue_arn: Input[str]) -> Statement:
+    return {
+        "Sid": "TlsOnly",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "sqs:*",
+        "Resource": queue_arn,
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
 
 
 def task_execution(repository_arn: Input[str], log_group_arn: Input[str]) -> Document:

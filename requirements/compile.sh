@@ -15,6 +15,8 @@ done
 "${compile[@]}" pyproject.toml --group dev "${apart[@]}" -o requirements/dev.txt
 "${compile[@]}" pyproject.toml -c requirements/dev.txt -o requirements.txt
 "${compile[@]}" --group pyproject.toml:trainer "${apart[@]}" -c requirements/dev.txt -o trainer/requirements.txt
+"${compile[@]}" --group pyproject.toml:policy -o policy/requirements.txt
+"${compile[@]}" --group pyproject.toml:checkov -o requirements/checkov.txt
 
 # What the trainer's image weighs, by the sizes of its wheels: the budget is in image_size.py.
 folder=$(mktemp -d)

@@ -71,6 +71,9 @@ class Registration:
     parent: str
     custom: bool
     dependencies: frozenset[str]
+    refers: dict[str, frozenset[str]]
+    """URNs of the resources that each input was made of."""
+    outputs: dict[str, Any]
     protect: bool
     retain_on_delete: bool
 
@@ -172,6 +175,13 @@ class RecordingMonitor(MockMonitor):
                     parent=request.parent,
                     custom=request.custom,
                     dependencies=frozenset(request.dependencies),
+                    refers={
+                        key: frozenset(made_of.urns)
+                        for key, made_of in request.propertyDependencies.items()
+                    },
+                    outputs=bare(
+                        pulumi.runtime.rpc.deserialize_properties(response.object), "", set()
+                    ),
                     protect=request.protect,
                     retain_on_delete=request.retainOnDelete,
                 )

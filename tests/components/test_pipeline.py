@@ -100,7 +100,7 @@ def test_no_document_holds_what_nobody_knows(dev, deploy, context):
 
     for deployment in (dev, everything):
         documents = deployment.documents()
-        assert len(documents) == 24
+        assert len(documents) == 27
         for place, document in documents.items():
             text = json.dumps(document)
             assert not [word for word in ("null", "None", "Output") if word in text], place

@@ -1,6 +1,7 @@
 """Every policy of the stack, exactly: who may do what to which resource, when."""
 
 import ast
+import itertools
 import json
 import re
 
@@ -196,6 +197,20 @@ def undelivered(part):
                     f"pushtrain-trigger-{part}-rule-0a1b2c3"
                 }
             },
+        },
+        *tls_only_queue(part, "undelivered"),
+    ]
+
+
+def tls_only_queue(part, fate):
+    return [
+        {
+            "Sid": "TlsOnly",
+            "Effect": "Deny",
+            "Principal": "*",
+            "Action": "sqs:*",
+            "Resource": queue(f"pushtrain-trigger-{part}-{fate}"),
+            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
         }
     ]
 
@@ -254,6 +269,10 @@ RESOURCE_POLICIES = {
     ],
     "pushtrain-trigger-observe-undelivered-policy": undelivered("observe"),
     "pushtrain-trigger-reconcile-undelivered-policy": undelivered("reconcile"),
+    **{
+        f"pushtrain-trigger-{part}-failed-policy": tls_only_queue(part, "failed")
+        for part in ("invoke", "observe", "reconcile")
+    },
 }
 
 
@@ -310,8 +329,10 @@ def test_there_are_no_other_policies_and_each_is_on_its_role(dev):
 
 def test_each_policy_is_on_what_it_names(dev):
     assert dev.inputs("pushtrain-notices-tls-only")["arn"] == TOPIC
-    for part in ("invoke", "observe", "reconcile"):
-        name = f"pushtrain-trigger-{part}-undelivered"
+    for part, fate in itertools.product(
+        ("invoke", "observe", "reconcile"), ("undelivered", "failed")
+    ):
+        name = f"pushtrain-trigger-{part}-{fate}"
         assert dev.inputs(f"{name}-policy")["queueUrl"].endswith(f"/{name}-0a1b2c3")
     assert dev.inputs("pushtrain-store-tls-only")["bucket"] == "pushtrain-store-bucket-0a1b2c3"
 
