@@ -46,6 +46,7 @@ class EventFunctionArgs:
     description: str
     trigger: Pattern | Schedule
     policy: policies.Document
+    scope: policies.AwsScope
     wiring_name: str
     """Of the SSM parameter that tells the function everything else."""
     timeout_seconds: int
@@ -96,7 +97,9 @@ class EventFunction(ComponentResource):
         role = iam.Role(
             f"{name}-role",
             description=args.description,
-            assume_role_policy=Output.json_dumps(policies.assume_role("lambda.amazonaws.com")),
+            assume_role_policy=Output.json_dumps(
+                policies.assume_role("lambda.amazonaws.com", args.scope)
+            ),
             opts=child,
         )
         grants = [

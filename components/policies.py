@@ -15,6 +15,10 @@ Statement: TypeAlias = dict[str, Any]
 EVENT_SOURCE: Final = "pushtrain"
 EVENT_DETAIL_TYPE: Final = "Training Run Ended"
 """What handler/notices.py puts on the account's event bus."""
+CHAMPION_KEY: Final = "models/champion.json"
+_READ_TO_BRING_ON: Final = ("runs/*", "slots.json")
+_READ_TO_END: Final = ("open/*", CHAMPION_KEY)
+"""Objects that may be absent, and folders that are listed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +62,24 @@ def allow(
     return {**statement, "Condition": dict(condition)} if condition else statement
 
 
-def assume_role(service: str, condition: Mapping[str, Any] | None = None) -> Document:
-    """Let an AWS service take a role."""
-    statement: Statement = {
-        "Sid": "Assume",
-        "Effect": "Allow",
-        "Principal": {"Service": service},
-        "Action": "sts:AssumeRole",
-    }
-    return document({**statement, "Condition": dict(condition)} if condition else statement)
+def assume_role(service: str, scope: AwsScope, source_arn: Input[str] | None = None) -> Document:
+    """Let an AWS service take a role, for what is in this account alone: no confused deputy.
+
+    Lambda, and ECS for both of a task's roles, say which account it is for; AWS has it so in
+    https://github.com/aws/agent-toolkit-for-aws, processing-s3-uploads-with-step-functions.
+    """
+    condition: dict[str, Any] = {"StringEquals": {"aws:SourceAccount": scope.account}}
+    if source_arn is not None:
+        condition["ArnLike"] = {"aws:SourceArn": source_arn}
+    return document(
+        {
+            "Sid": "Assume",
+            "Effect": "Allow",
+            "Principal": {"Service": service},
+            "Action": "sts:AssumeRole",
+            "Condition": condition,
+        }
+    )
 
 
 def tls_only(bucket_arn: Input[str]) -> Document:
@@ -185,38 +198,45 @@ def task_execution(repository_arn: Input[str], log_group_arn: Input[str]) -> Doc
     )
 
 
-def training_task(bucket_arn: Input[str]) -> Document:
-    """Let a trainer read data and models, publish and keep checkpoints, but write no run record."""
+def training_task(bucket_arn: Input[str], data_key: str) -> Document:
+    """Let a trainer read data and models, publish and keep checkpoints, but touch no run record."""
     objects = {
-        name: Output.format("{0}/{1}/*", bucket_arn, name)
-        for name in ("data", "runs", "checkpoints", "models")
+        key: Output.format("{0}/{1}", bucket_arn, key)
+        for key in (data_key, "runs/*", "checkpoints/*", CHAMPION_KEY)
     }
     return document(
-        allow("ReadData", ["s3:GetObject", "s3:GetObjectVersion"], [objects["data"]]),
+        allow("ReadData", ["s3:GetObject", "s3:GetObjectVersion"], [objects[data_key]]),
         # To start from the champion's weights, and to compare with it.
         allow(
             "ReadCheckpointsAndModels",
             ["s3:GetObject"],
-            [objects["checkpoints"], objects["runs"], objects["models"]],
+            [objects["checkpoints/*"], objects["runs/*"], objects[CHAMPION_KEY]],
         ),
         allow(
             "Publish",
             ["s3:AbortMultipartUpload", "s3:PutObject"],
-            [objects["runs"], objects["checkpoints"]],
+            [objects["runs/*"], objects["checkpoints/*"]],
         ),
         {
             "Sid": "RunRecordIsTheLambdas",
             "Effect": "Deny",
-            "Action": ["s3:PutObject"],
+            "Action": ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"],
             "Resource": [Output.format("{0}/runs/*/run.json", bucket_arn)],
         },
-        # Without it S3 answers 403 where an object is absent, and nobody could tell the two apart.
-        allow(
-            "TellAbsentFromForbidden",
-            ["s3:ListBucket"],
-            [bucket_arn],
-            {"StringLike": {"s3:prefix": ["data/*", "runs/*", "checkpoints/*", "models/*"]}},
-        ),
+        _tell_absent(bucket_arn, data_key, "runs/*", "checkpoints/*", CHAMPION_KEY),
+    )
+
+
+def _tell_absent(bucket_arn: Input[str], *keys: str) -> Statement:
+    """Let S3 answer 404 where an object is absent: without it, it says 403 as if it were forbidden.
+
+    S3 asks for it with the object's key as the prefix: https://github.com/kopia/kopia/pull/3072.
+    """
+    return allow(
+        "TellAbsentFromForbidden",
+        ["s3:ListBucket"],
+        [bucket_arn],
+        {"StringLike": {"s3:prefix": list(keys)}},
     )
 
 
@@ -262,6 +282,7 @@ def invoke_function(scope: HandlerScope) -> Document:
     return document(
         *_claim_run(scope),
         *_bring_run_on(scope),
+        _tell_absent(scope.bucket_arn, scope.data_key, *_READ_TO_BRING_ON),
     )
 
 
@@ -271,6 +292,7 @@ def observe_function(scope: HandlerScope) -> Document:
         allow("ReadWiring", ["ssm:GetParameter"], scope.parameters(scope.wiring_name)),
         *_bring_run_on(scope),
         *_end_run(scope),
+        _tell_absent(scope.bucket_arn, *_READ_TO_BRING_ON, *_READ_TO_END),
     )
 
 
@@ -280,6 +302,7 @@ def reconcile_function(scope: HandlerScope) -> Document:
         *_claim_run(scope),
         *_bring_run_on(scope),
         *_end_run(scope),
+        _tell_absent(scope.bucket_arn, scope.data_key, *_READ_TO_BRING_ON, *_READ_TO_END),
         # A call that names no container instance, and Fargate has none, is one for "*"; see
         # https://github.com/cdklabs/construct-hub/pull/1207. The cluster narrows it.
         allow("FindTasks", ["ecs:ListTasks"], ["*"], scope.in_cluster),
@@ -289,7 +312,7 @@ def reconcile_function(scope: HandlerScope) -> Document:
 
 
 def _claim_run(scope: HandlerScope) -> list[Statement]:
-    """Read what a new run is made of, and mark it as open."""
+    """Read what a new run is made of, its data too, and mark it as open."""
     return [
         allow(
             "ReadWiring",
@@ -297,11 +320,12 @@ def _claim_run(scope: HandlerScope) -> list[Statement]:
             scope.parameters(scope.wiring_name, scope.parameters_name),
         ),
         allow("MarkRun", ["s3:PutObject"], scope.objects("open/*")),
+        allow("FindData", ["s3:GetObject"], scope.objects(scope.data_key)),
     ]
 
 
 def _bring_run_on(scope: HandlerScope) -> list[Statement]:
-    """Keep the run's record, find its data, pin a definition to its image, and start it."""
+    """Keep the run's record, pin a definition to its image, and start it."""
     # A family is the stack's name and 12 hex digits; with `*`, dev would reach into stack dev-2.
     definitions = scope.aws.arn("ecs", f"task-definition/{scope.stack}-{'?' * 12}:*")
     return [
@@ -310,17 +334,6 @@ def _bring_run_on(scope: HandlerScope) -> list[Statement]:
             ["s3:GetObject", "s3:PutObject"],
             scope.objects("runs/*/run.json", "slots.json"),
         ),
-        allow("FindData", ["s3:GetObject"], scope.objects(scope.data_key)),
-        allow(
-            "TellAbsentFromForbidden",
-            ["s3:ListBucket"],
-            [scope.bucket_arn],
-            {
-                "StringLike": {
-                    "s3:prefix": [scope.data_key, "runs/*", "slots.json", "open/*", "models/*"]
-                }
-            },
-        ),
         # DescribeTaskDefinition knows no resource.
         allow("ReadDefinition", ["ecs:DescribeTaskDefinition"], ["*"]),
         allow("PinDefinition", ["ecs:RegisterTaskDefinition"], [definitions]),
@@ -328,10 +341,16 @@ def _bring_run_on(scope: HandlerScope) -> list[Statement]:
         # Of a run that is to be stopped, or an attempt that was given up before its task came.
         allow("StopTask", ["ecs:StopTask"], [scope.tasks], scope.in_cluster),
         allow(
-            "TagWhatItCreates",
+            "TagDefinition",
             ["ecs:TagResource"],
-            [definitions, scope.tasks],
-            {"StringEquals": {"ecs:CreateAction": ["RegisterTaskDefinition", "RunTask"]}},
+            [definitions],
+            {"StringEquals": {"ecs:CreateAction": "RegisterTaskDefinition"}},
+        ),
+        allow(
+            "TagTask",
+            ["ecs:TagResource"],
+            [scope.tasks],
+            {"StringEquals": {"ecs:CreateAction": "RunTask"}},
         ),
         allow(
             "HandRolesToTask",
@@ -350,7 +369,7 @@ def _end_run(scope: HandlerScope) -> list[Statement]:
         allow(
             "Promote",
             ["s3:GetObject", "s3:PutObject"],
-            scope.objects("models/champion.json"),
+            scope.objects(CHAMPION_KEY),
         ),
         allow("UnmarkRun", ["s3:DeleteObject"], scope.objects("open/*")),
         allow(
@@ -369,7 +388,9 @@ def _end_run(scope: HandlerScope) -> list[Statement]:
                 "ForAllValues:StringEquals": {
                     "events:source": EVENT_SOURCE,
                     "events:detail-type": EVENT_DETAIL_TYPE,
-                }
+                },
+                # Of no value at all, ForAllValues would be true.
+                "Null": {"events:source": "false", "events:detail-type": "false"},
             },
         ),
         allow("TellPeople", ["sns:Publish"], [scope.topic_arn]),

@@ -129,6 +129,7 @@ class PushTrigger(ComponentResource):
                 description="A training task stopped: check what it published, record how it ended",
                 trigger=Pattern(stopped_pattern(args.task.cluster_arn)),
                 policy=policies.observe_function(scope),
+                scope=args.scope,
                 wiring_name=self.wiring_name,
                 timeout_seconds=OBSERVE_TIMEOUT_SECONDS,
                 memory=OBSERVE_MEMORY,
@@ -143,6 +144,7 @@ class PushTrigger(ComponentResource):
                 description="An image was pushed: claim its run, start its training",
                 trigger=Pattern(push_pattern(args.repository.name, args.tag_prefixes)),
                 policy=policies.invoke_function(scope),
+                scope=args.scope,
                 wiring_name=self.wiring_name,
                 timeout_seconds=INVOKE_TIMEOUT_SECONDS,
                 memory=INVOKE_MEMORY,
@@ -158,6 +160,7 @@ class PushTrigger(ComponentResource):
                 description="Every five minutes: go on with each run that no event went on with",
                 trigger=Schedule(ROUND),
                 policy=policies.reconcile_function(scope),
+                scope=args.scope,
                 wiring_name=self.wiring_name,
                 timeout_seconds=RECONCILE_TIMEOUT_SECONDS,
                 # None is reserved for it: two rounds at once do no harm, and a new account has ten.

@@ -9,6 +9,7 @@ from pulumi_aws import cloudwatch, ecs, iam
 
 from components import policies
 from components.image_repository import ImageRepository
+from components.model_store import DATA_KEY
 
 CONTAINER: Final = "trainer"
 LOG_STREAM_PREFIX: Final = "run"
@@ -73,7 +74,9 @@ class TrainingTask(ComponentResource):
         execution_role = iam.Role(
             f"{name}-execution",
             description="Pulls images and writes logs for training tasks",
-            assume_role_policy=Output.json_dumps(policies.assume_role("ecs-tasks.amazonaws.com")),
+            assume_role_policy=Output.json_dumps(
+                policies.assume_role("ecs-tasks.amazonaws.com", args.scope)
+            ),
             opts=child,
         )
         execution_policy = iam.RolePolicy(
@@ -85,15 +88,11 @@ class TrainingTask(ComponentResource):
         task_role = iam.Role(
             f"{name}-task",
             description="What a trainer may do",
-            # Against a confused deputy, as AWS's page on task IAM roles asks:
+            # The ARN as AWS's page on task IAM roles has it:
             # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
             assume_role_policy=Output.json_dumps(
                 policies.assume_role(
-                    "ecs-tasks.amazonaws.com",
-                    {
-                        "StringEquals": {"aws:SourceAccount": args.scope.account},
-                        "ArnLike": {"aws:SourceArn": args.scope.arn("ecs", "*")},
-                    },
+                    "ecs-tasks.amazonaws.com", args.scope, args.scope.arn("ecs", "*")
                 )
             ),
             opts=child,
@@ -101,7 +100,7 @@ class TrainingTask(ComponentResource):
         task_policy = iam.RolePolicy(
             f"{name}-task-policy",
             role=task_role.name,
-            policy=Output.json_dumps(policies.training_task(args.bucket_arn)),
+            policy=Output.json_dumps(policies.training_task(args.bucket_arn, DATA_KEY)),
             opts=child,
         )
         template = ecs.TaskDefinition(

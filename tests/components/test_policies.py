@@ -49,22 +49,25 @@ def basics(part):
     ]
 
 
+def tell_absent(*keys):
+    return allow(
+        "TellAbsentFromForbidden",
+        ["s3:ListBucket"],
+        [BUCKET],
+        StringLike={"s3:prefix": list(keys)},
+    )
+
+
 CLAIM_RUN = [
     allow("ReadWiring", ["ssm:GetParameter"], [f"{PARAMETER}/wiring", f"{PARAMETER}/training"]),
     allow("MarkRun", ["s3:PutObject"], [f"{BUCKET}/open/*"]),
+    allow("FindData", ["s3:GetObject"], [f"{BUCKET}/data/dataset"]),
 ]
 BRING_RUN_ON = [
     allow(
         "KeepRunRecord",
         ["s3:GetObject", "s3:PutObject"],
         [f"{BUCKET}/runs/*/run.json", f"{BUCKET}/slots.json"],
-    ),
-    allow("FindData", ["s3:GetObject"], [f"{BUCKET}/data/dataset"]),
-    allow(
-        "TellAbsentFromForbidden",
-        ["s3:ListBucket"],
-        [BUCKET],
-        StringLike={"s3:prefix": ["data/dataset", "runs/*", "slots.json", "open/*", "models/*"]},
     ),
     allow("ReadDefinition", ["ecs:DescribeTaskDefinition"], ["*"]),
     allow("PinDefinition", ["ecs:RegisterTaskDefinition"], [FAMILY]),
@@ -81,10 +84,16 @@ BRING_RUN_ON = [
         **IN_CLUSTER,
     ),
     allow(
-        "TagWhatItCreates",
+        "TagDefinition",
         ["ecs:TagResource"],
-        [FAMILY, TASKS],
-        StringEquals={"ecs:CreateAction": ["RegisterTaskDefinition", "RunTask"]},
+        [FAMILY],
+        StringEquals={"ecs:CreateAction": "RegisterTaskDefinition"},
+    ),
+    allow(
+        "TagTask",
+        ["ecs:TagResource"],
+        [TASKS],
+        StringEquals={"ecs:CreateAction": "RunTask"},
     ),
     allow(
         "HandRolesToTask",
@@ -111,7 +120,8 @@ END_RUN = [
             "ForAllValues:StringEquals": {
                 "events:source": "pushtrain",
                 "events:detail-type": "Training Run Ended",
-            }
+            },
+            "Null": {"events:source": "false", "events:detail-type": "false"},
         },
     ),
     allow("TellPeople", ["sns:Publish"], [TOPIC]),
@@ -128,11 +138,11 @@ IDENTITY_POLICIES = {
         allow("WriteLog", WRITE_LOG, streams("pushtrain-training-logs")),
     ],
     "pushtrain-training-task-policy": [
-        allow("ReadData", ["s3:GetObject", "s3:GetObjectVersion"], [f"{BUCKET}/data/*"]),
+        allow("ReadData", ["s3:GetObject", "s3:GetObjectVersion"], [f"{BUCKET}/data/dataset"]),
         allow(
             "ReadCheckpointsAndModels",
             ["s3:GetObject"],
-            [f"{BUCKET}/checkpoints/*", f"{BUCKET}/runs/*", f"{BUCKET}/models/*"],
+            [f"{BUCKET}/checkpoints/*", f"{BUCKET}/runs/*", f"{BUCKET}/models/champion.json"],
         ),
         allow(
             "Publish",
@@ -142,29 +152,30 @@ IDENTITY_POLICIES = {
         {
             "Sid": "RunRecordIsTheLambdas",
             "Effect": "Deny",
-            "Action": ["s3:PutObject"],
+            "Action": ["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"],
             "Resource": [f"{BUCKET}/runs/*/run.json"],
         },
-        allow(
-            "TellAbsentFromForbidden",
-            ["s3:ListBucket"],
-            [BUCKET],
-            StringLike={"s3:prefix": ["data/*", "runs/*", "checkpoints/*", "models/*"]},
-        ),
+        tell_absent("data/dataset", "runs/*", "checkpoints/*", "models/champion.json"),
     ],
     "pushtrain-trigger-invoke-basics-policy": basics("invoke"),
-    "pushtrain-trigger-invoke-work-policy": [*CLAIM_RUN, *BRING_RUN_ON],
+    "pushtrain-trigger-invoke-work-policy": [
+        *CLAIM_RUN,
+        *BRING_RUN_ON,
+        tell_absent("data/dataset", "runs/*", "slots.json"),
+    ],
     "pushtrain-trigger-observe-basics-policy": basics("observe"),
     "pushtrain-trigger-observe-work-policy": [
         allow("ReadWiring", ["ssm:GetParameter"], [f"{PARAMETER}/wiring"]),
         *BRING_RUN_ON,
         *END_RUN,
+        tell_absent("runs/*", "slots.json", "open/*", "models/champion.json"),
     ],
     "pushtrain-trigger-reconcile-basics-policy": basics("reconcile"),
     "pushtrain-trigger-reconcile-work-policy": [
         *CLAIM_RUN,
         *BRING_RUN_ON,
         *END_RUN,
+        tell_absent("data/dataset", "runs/*", "slots.json", "open/*", "models/champion.json"),
         allow("FindTasks", ["ecs:ListTasks"], ["*"], **IN_CLUSTER),
         allow("LookAtTasks", ["ecs:DescribeTasks"], [TASKS], **IN_CLUSTER),
         allow("FindLostPushes", ["ecr:DescribeImages"], [REPOSITORY]),
@@ -283,17 +294,15 @@ def trust(service, **condition):
             "Effect": "Allow",
             "Principal": {"Service": service},
             "Action": "sts:AssumeRole",
+            "Condition": {"StringEquals": {"aws:SourceAccount": "123456789012"}, **condition},
         }
-        | ({"Condition": condition} if condition else {})
     ]
 
 
 TRUST_POLICIES = {
     "pushtrain-training-execution": trust("ecs-tasks.amazonaws.com"),
     "pushtrain-training-task": trust(
-        "ecs-tasks.amazonaws.com",
-        StringEquals={"aws:SourceAccount": "123456789012"},
-        ArnLike={"aws:SourceArn": f"arn:aws:ecs:{HERE}:*"},
+        "ecs-tasks.amazonaws.com", ArnLike={"aws:SourceArn": f"arn:aws:ecs:{HERE}:*"}
     ),
     "pushtrain-trigger-invoke-role": trust("lambda.amazonaws.com"),
     "pushtrain-trigger-observe-role": trust("lambda.amazonaws.com"),

@@ -1,0 +1,44 @@
+"""What AWS itself does in the name of a role, or to a resource: no call of ours shows it."""
+
+from tests.handler.conftest import WIRING
+from tests.least_privilege.access import Access, arn
+
+TASK_STREAM = f"train/trainer/{'0' * 32}"
+FUNCTION_STREAM = f"2026/01/02/[$LATEST]{'0' * 32}"
+
+
+def of_the_agent() -> list[Access]:
+    """Return what ECS's agent does for a Fargate task: pull its image and write its log.
+
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html; the
+    managed policy of that page, AmazonECSTaskExecutionRolePolicy, has these six for everything:
+    https://docs.aws.amazon.com/aws-managed-policy/latest/reference/AmazonECSTaskExecutionRolePolicy.html
+    """
+    repository = arn("ecr", f"repository/{WIRING['repository']}")
+    return [
+        Access("ecr:GetAuthorizationToken", "*"),
+        Access("ecr:BatchCheckLayerAvailability", repository),
+        Access("ecr:GetDownloadUrlForLayer", repository),
+        Access("ecr:BatchGetImage", repository),
+        *_log(WIRING["log_group"], TASK_STREAM),
+    ]
+
+
+def of_lambda(part: str) -> list[Access]:
+    """Return what Lambda does for a function: write its log, and keep what it failed on.
+
+    https://docs.aws.amazon.com/aws-managed-policy/latest/reference/AWSLambdaBasicExecutionRole.html
+    (CreateLogGroup is for functions whose group is not there),
+    https://docs.aws.amazon.com/lambda/latest/dg/invocation-async-retain-records.html
+    """
+    return [
+        *_log(f"pushtrain-trigger-{part}-logs-0a1b2c3", FUNCTION_STREAM),
+        Access("sqs:SendMessage", arn("sqs", f"pushtrain-trigger-{part}-failed-0a1b2c3")),
+    ]
+
+
+def _log(group: str, stream: str) -> list[Access]:
+    return [
+        Access(action, arn("logs", f"log-group:{group}:log-stream:{stream}"))
+        for action in ("logs:CreateLogStream", "logs:PutLogEvents")
+    ]

@@ -1,0 +1,125 @@
+"""What AWS's services may do to the stack, and as its roles: for this account and no other."""
+
+import dataclasses
+
+import pytest
+
+from tests.least_privilege.access import ACCOUNT, Access, Policies, arn
+from tests.least_privilege.world import World, mutations
+
+PARTS = ("invoke", "observe", "reconcile")
+EVERYTHING = {
+    "Statement": [{"Sid": "Everything", "Effect": "Allow", "Action": "*", "Resource": "*"}]
+}
+
+
+def queue(part):
+    """EventBridge leaves there what it could not deliver.
+
+    https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html
+    """
+    return Access(
+        "sqs:SendMessage",
+        arn("sqs", f"pushtrain-trigger-{part}-undelivered-0a1b2c3"),
+        {"aws:SourceArn": arn("events", f"rule/pushtrain-trigger-{part}-rule-0a1b2c3")},
+        "events.amazonaws.com",
+    )
+
+
+def trust(service, **context):
+    return Access(
+        "sts:AssumeRole",
+        "role",
+        {"aws:SourceAccount": ACCOUNT, **context},
+        f"{service}.amazonaws.com",
+    )
+
+
+TRUSTED = {
+    "pushtrain-training-execution": trust("ecs-tasks"),
+    "pushtrain-training-task": trust("ecs-tasks", **{"aws:SourceArn": arn("ecs", "task/c/0")}),
+    **{f"pushtrain-trigger-{part}-role": trust("lambda") for part in PARTS},
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_queue_takes_the_events_of_its_own_rule_alone(stack, part):
+    (document,) = stack.documents(f"pushtrain-trigger-{part}-undelivered-policy")
+
+    assert_exact(document, queue(part))
+
+
+@pytest.mark.parametrize("role", TRUSTED)
+def test_a_role_is_taken_by_its_service_for_this_account_alone(stack, role):
+    (document,) = stack.documents(role, key="assumeRolePolicy")
+    # A trust policy says nothing of resources: it is its role's.
+    document["Statement"] = [{**each, "Resource": "role"} for each in document["Statement"]]
+
+    assert_exact(document, TRUSTED[role])
+
+
+def assert_exact(document, access):
+    world = World({"it": [access]})
+    unnoticed = [
+        mutation.what
+        for mutation in mutations(document)
+        if not world.notices("it", Policies(mutation.document), mutation.actions)
+    ]
+
+    assert world.allowed(Policies(document)) == world.needed["it"]
+    assert unnoticed == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "access"),
+    [
+        (
+            "pushtrain-store-tls-only",
+            Access("s3:GetObject", "arn:aws:s3:::dev-models/data/dataset"),
+        ),
+        ("pushtrain-store-tls-only", Access("s3:ListBucket", "arn:aws:s3:::dev-models")),
+        ("pushtrain-notices-tls-only", Access("sns:Publish", arn("sns", "dev-notices"))),
+    ],
+)
+def test_whoever_may_do_anything_needs_tls_for_it(stack, policy, access):
+    policies = Policies(EVERYTHING, *stack.documents(policy))
+    plain = dataclasses.replace(access, context={"aws:SecureTransport": "false"})
+
+    assert policies.allow(access)
+    assert not policies.allow(plain)
+    assert Policies(EVERYTHING).allow(plain)
+
+
+def test_nobody_subscribes_a_plain_webhook(stack):
+    policies = Policies(EVERYTHING, *stack.documents("pushtrain-notices-tls-only"))
+    topic = arn("sns", "dev-notices")
+    allowed = [
+        protocol
+        for protocol in ("email", "http", "https", "sqs")
+        if policies.allow(Access("sns:Subscribe", topic, {"sns:Protocol": protocol}))
+    ]
+
+    assert allowed == ["email", "https", "sqs"]
+
+
+def for_services(deployment):
+    """Yield what lets a service of AWS do something: where it stands, and on which conditions."""
+    for (name, key), document in deployment.documents().items():
+        for statement in document.get("Statement", []) if isinstance(document, dict) else []:
+            if statement["Effect"] == "Allow" and "Service" in (statement.get("Principal") or ""):
+                yield f"{name} {key} {statement['Sid']}", statement.get("Condition", {})
+    for permission in deployment.of_type("aws:lambda/permission:Permission"):
+        given = {key: permission.inputs.get(key, "") for key in ("sourceArn", "sourceAccount")}
+        yield permission.name, {"ArnLike": given}
+
+
+def test_no_service_does_anything_for_another_account(dev):
+    found = dict(for_services(dev))
+    open_to_all = [
+        where
+        for where, condition in found.items()
+        if not any(ACCOUNT in str(value) for test in condition.values() for value in test.values())
+    ]
+
+    assert len(found) >= 11  # three rules' queues and functions, five roles
+    assert open_to_all == []
