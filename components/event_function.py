@@ -53,6 +53,8 @@ class EventFunctionArgs:
     memory: int
     """MiB; Lambda gives processor time in proportion."""
     log_retention_days: int
+    permissions_boundary: str | None
+    """ARN of the policy that bounds the function's role."""
 
 
 class EventFunction(ComponentResource):
@@ -97,6 +99,7 @@ class EventFunction(ComponentResource):
         role = iam.Role(
             f"{name}-role",
             description=args.description,
+            permissions_boundary=args.permissions_boundary,
             assume_role_policy=Output.json_dumps(
                 policies.assume_role("lambda.amazonaws.com", args.scope)
             ),

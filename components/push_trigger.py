@@ -44,6 +44,7 @@ class PushTriggerArgs:
     champion_goal: str
     tag_prefixes: Sequence[str]
     log_retention_days: int
+    permissions_boundary: str | None
     repository: ImageRepository
     network: Network
     store: ModelStore
@@ -134,6 +135,7 @@ class PushTrigger(ComponentResource):
                 timeout_seconds=OBSERVE_TIMEOUT_SECONDS,
                 memory=OBSERVE_MEMORY,
                 log_retention_days=args.log_retention_days,
+                permissions_boundary=args.permissions_boundary,
             ),
             wired,
         )
@@ -149,6 +151,7 @@ class PushTrigger(ComponentResource):
                 timeout_seconds=INVOKE_TIMEOUT_SECONDS,
                 memory=INVOKE_MEMORY,
                 log_retention_days=args.log_retention_days,
+                permissions_boundary=args.permissions_boundary,
             ),
             # Nothing may start before its end would be noticed.
             ResourceOptions(parent=self, depends_on=[wiring, self.observe]),
@@ -166,6 +169,7 @@ class PushTrigger(ComponentResource):
                 # None is reserved for it: two rounds at once do no harm, and a new account has ten.
                 memory=RECONCILE_MEMORY,
                 log_retention_days=args.log_retention_days,
+                permissions_boundary=args.permissions_boundary,
             ),
             wired,
         )

@@ -58,6 +58,8 @@ EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za
 """What HTML takes for an address, in a domain with a dot; SNS's mail is what proves it."""
 METRIC_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,63}")
 GOALS: Final = ("max", "min")
+BOUNDARY: Final = "permissionsBoundary"
+POLICY_ARN = re.compile(r"arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/-]{1,512}")
 
 
 T = TypeVar("T", int, str, bool)
@@ -89,6 +91,8 @@ class Settings:
     checkpoint_retention_days: int
     old_version_retention_days: int
     destroyable: bool
+    permissions_boundary: str | None
+    """ARN of a managed policy."""
     data_path: Path | None
     image_build: bool
     image_context: Path
@@ -126,6 +130,7 @@ class Settings:
             checkpoint_retention_days=reader.value("checkpointRetentionDays", int),
             old_version_retention_days=reader.value("oldVersionRetentionDays", int),
             destroyable=reader.value("destroyable", bool),
+            permissions_boundary=reader.value("permissionsBoundary", str) or None,
             data_path=Path(path) if (path := reader.value("data.path", str)) else None,
             image_build=reader.value("image.build", bool),
             image_context=Path(reader.value("image.context", str)),
@@ -159,6 +164,9 @@ class Settings:
             # ECR's password goes there, and over plain HTTP.
             rule = "be host:port of this machine (127.0.0.1, localhost or [::1]), or empty"
             fault("image.registry", rule, self.image_registry, set_to("image.registry", '""'))
+        if self.permissions_boundary and not POLICY_ARN.fullmatch(self.permissions_boundary):
+            rule, mend = "be the ARN of a managed policy, or empty", set_to(BOUNDARY, '""')
+            fault(BOUNDARY, rule, self.permissions_boundary, mend)
         self._check_tag_prefixes(fault)
         self._check_subscribers(fault)
         self._check_limits(fault)

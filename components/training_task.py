@@ -34,6 +34,8 @@ class TrainingTaskArgs:
     repository: ImageRepository
     bucket_arn: Input[str]
     scope: policies.AwsScope
+    permissions_boundary: str | None
+    """ARN of the policy that bounds the roles of tasks."""
 
 
 class TrainingTask(ComponentResource):
@@ -74,6 +76,7 @@ class TrainingTask(ComponentResource):
         execution_role = iam.Role(
             f"{name}-execution",
             description="Pulls images and writes logs for training tasks",
+            permissions_boundary=args.permissions_boundary,
             assume_role_policy=Output.json_dumps(
                 policies.assume_role("ecs-tasks.amazonaws.com", args.scope)
             ),
@@ -90,6 +93,7 @@ class TrainingTask(ComponentResource):
             description="What a trainer may do",
             # The ARN as AWS's page on task IAM roles has it:
             # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
+            permissions_boundary=args.permissions_boundary,
             assume_role_policy=Output.json_dumps(
                 policies.assume_role(
                     "ecs-tasks.amazonaws.com", args.scope, args.scope.arn("ecs", "*")

@@ -106,6 +106,15 @@ def test_no_document_holds_what_nobody_knows(dev, deploy, context):
             assert not [word for word in ("null", "None", "Output") if word in text], place
 
 
+def test_every_role_is_within_the_boundary(deploy, dev):
+    boundary = "arn:aws:iam::123456789012:policy/boundary"
+    bounded = deploy.whole({"permissionsBoundary": boundary})
+
+    for deployment, given in ((bounded, boundary), (dev, None)):
+        roles = deployment.of_type("aws:iam/role:Role")
+        assert {made.inputs.get("permissionsBoundary") for made in roles} == {given}
+
+
 def test_no_used_resource_is_deprecated(deploy, caplog):
     deploy.whole()
 

@@ -112,6 +112,14 @@ REFUSED = {
             " pulumi config set pushtrain:memory 20480"
         ),
     ),
+    "boundary that is no policy": (
+        {"permissionsBoundary": "arn:aws:iam::123456789012:role/x"},
+        (
+            "permissionsBoundary must be the ARN of a managed policy, or empty, got"
+            " 'arn:aws:iam::123456789012:role/x':"
+            ' pulumi config set pushtrain:permissionsBoundary ""'
+        ),
+    ),
     "memory in GB": (
         {"memory": 8},
         (
