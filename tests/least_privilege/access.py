@@ -61,7 +61,7 @@ class Policies:
             action=access.action,
             resource_arn=access.resource,
             region=REGION,
-            secure_transport=access.context.get("aws:SecureTransport", "true") == "true",
+            secure_transport=access.context.get("aws:SecureTransport") != "false",
             service_context={
                 key.lower(): list(value) if isinstance(value, tuple) else value
                 for key, value in access.context.items()

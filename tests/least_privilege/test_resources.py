@@ -21,7 +21,10 @@ def queue(part):
     return Access(
         "sqs:SendMessage",
         arn("sqs", f"pushtrain-trigger-{part}-undelivered-0a1b2c3"),
-        {"aws:SourceArn": arn("events", f"rule/pushtrain-trigger-{part}-rule-0a1b2c3")},
+        {
+            "aws:SourceArn": arn("events", f"rule/pushtrain-trigger-{part}-rule-0a1b2c3"),
+            "aws:SecureTransport": "true",
+        },
         "events.amazonaws.com",
     )
 
@@ -79,6 +82,13 @@ def assert_exact(document, access):
         ),
         ("pushtrain-store-tls-only", Access("s3:ListBucket", "arn:aws:s3:::dev-models")),
         ("pushtrain-notices-tls-only", Access("sns:Publish", arn("sns", "dev-notices"))),
+        *(
+            (
+                f"pushtrain-trigger-{part}-failed-policy",
+                Access("sqs:SendMessage", arn("sqs", f"pushtrain-trigger-{part}-failed-0a1b2c3")),
+            )
+            for part in PARTS
+        ),
     ],
 )
 def test_whoever_may_do_anything_needs_tls_for_it(stack, policy, access):

@@ -54,7 +54,10 @@ class Right:
     def of(cls, access: Access) -> "Right":
         """Return the kind of an access."""
         context = tuple(
-            (key, _circumstance(key, value)) for key, value in sorted(access.context.items())
+            (key, _circumstance(key, value))
+            for key, value in sorted(access.context.items())
+            # Whatever is not plain is as one should come.
+            if key != "aws:SecureTransport" or value == "false"
         )
         return cls(access.action, kind(access.resource), context, access.principal)
 
@@ -116,6 +119,8 @@ def neighbours(access: Access) -> Iterator[Access]:
     for key, value in access.context.items():
         rest = {other: kept for other, kept in access.context.items() if other != key}
         yield replace(access, context=rest)
+        if key == "aws:SecureTransport":
+            yield replace(access, context={**rest, key: "false"})
         many = isinstance(value, tuple)
         for other in [("stranger",), (*value, "stranger")] if many else beside(value):
             yield replace(access, context={**rest, key: other})
@@ -169,7 +174,8 @@ def _changes(statement: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]
         for value, left in _each(statement[key]):
             if left:
                 yield f"without {value}", {key: left}
-    for value, left in _each(statement["Resource"]):
+    # A Deny of more than it was for is noticed where what it denies is needed.
+    for value, left in _each(statement["Resource"]) if statement["Effect"] == "Allow" else ():
         for wider in widenings(value):
             yield f"{value} as {wider}", {"Resource": [*left, wider]}
     for what, condition in _conditions(statement.get("Condition", {})):
