@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from tests.least_privilege.access import Access, Policies, arn
@@ -99,7 +100,7 @@ class World:
         return any(
             policies.allow(access) != (right in wanted)
             for right, access in self.accesses.items()
-            if right.action in actions
+            if any(fnmatchcase(right.action, action) for action in actions)
         )
 
 
