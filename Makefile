@@ -2,7 +2,7 @@
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
-.PHONY: help setup demo test test-all bench check format pins clean
+.PHONY: help setup extras demo test test-all bench check format pins clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -21,6 +21,15 @@ setup: $(STAMP) ## Make .venv with everything and the pushtrain command
 
 $(STAMP): requirements/dev.txt requirements/torch.txt pyproject.toml
 	@PYTHON="$(PYTHON)" UV_VERSION="$(UV_VERSION)" bash requirements/install.sh
+	@touch $@
+
+extras: policy/.venv/.installed .venv/checkov/.installed ## Make the policy pack's environment and checkov's; tests that want them skip without
+
+policy/.venv/.installed: policy/requirements.txt | $(STAMP)
+.venv/checkov/.installed: requirements/checkov.txt | $(STAMP)
+policy/.venv/.installed .venv/checkov/.installed:
+	@$(BIN)/python -m venv $(@D)
+	@$(BIN)/uv pip install --quiet --require-hashes --python $(@D)/bin/python -r $<
 	@touch $@
 
 demo: $(STAMP) ## Run the whole loop here; DATA=FILE trains on that, JSON=FILE writes the result
@@ -51,4 +60,4 @@ pins: $(STAMP) ## Compile the hashed pins anew from pyproject.toml
 	@UV="$(BIN)/uv" bash requirements/compile.sh
 
 clean: ## Remove the environment and everything made
-	rm -rf .venv .pytest_cache .ruff_cache .hypothesis .coverage demo-output build dist *.egg-info
+	rm -rf .venv policy/.venv .pytest_cache .ruff_cache .hypothesis .coverage demo-output build dist *.egg-info

@@ -87,11 +87,20 @@ class Network(ComponentResource):
             description="Training tasks: everything out, nothing in",
             egress=[
                 ec2.SecurityGroupEgressArgs(
-                    protocol="-1", from_port=0, to_port=0, cidr_blocks=["0.0.0.0/0"]
+                    description="Registry, AWS, and whatever a trainer of one's own asks",
+                    protocol="-1",
+                    from_port=0,
+                    to_port=0,
+                    cidr_blocks=["0.0.0.0/0"],
                 )
             ],
             tags={"Name": f"{name}-egress-only"},
             opts=child,
+        )
+        # AWS makes one with each network, and it lets its members reach each other. Nothing of the
+        # stack is in it; what lands in it by oversight shall reach nothing.
+        ec2.DefaultSecurityGroup(
+            f"{name}-closed", vpc_id=vpc.id, tags={"Name": f"{name}-closed"}, opts=child
         )
         ec2.VpcEndpoint(
             f"{name}-s3",

@@ -462,6 +462,24 @@ def _security_group(made: Resources, name: str, inputs: Inputs) -> Created:
     return group["GroupId"], {}
 
 
+@_creates("aws:ec2/defaultSecurityGroup:DefaultSecurityGroup")
+def _default_security_group(made: Resources, _: str, inputs: Inputs) -> Created:
+    # AWS's provider takes the group over, without the rules that it came with.
+    ec2 = made.client("ec2")
+    (group,) = ec2.describe_security_groups(
+        Filters=[
+            {"Name": "vpc-id", "Values": [inputs["vpcId"]]},
+            {"Name": "group-name", "Values": ["default"]},
+        ]
+    )["SecurityGroups"]
+    identity = group["GroupId"]
+    if rules := group["IpPermissions"]:
+        ec2.revoke_security_group_ingress(GroupId=identity, IpPermissions=rules)
+    if rules := group["IpPermissionsEgress"]:
+        ec2.revoke_security_group_egress(GroupId=identity, IpPermissions=rules)
+    return identity, {}
+
+
 @_creates("aws:ec2/vpcEndpoint:VpcEndpoint")
 def _vpc_endpoint(made: Resources, _: str, inputs: Inputs) -> Created:
     endpoint = made.client("ec2").create_vpc_endpoint(

@@ -58,10 +58,17 @@ def test_security_group_lets_everything_out_and_nothing_in(made):
     group = made.inputs("network-egress-only")
 
     assert "ingress" not in group
-    assert group["egress"] == [
-        {"protocol": "-1", "fromPort": 0, "toPort": 0, "cidrBlocks": ["0.0.0.0/0"]}
-    ]
+    (way_out,) = group["egress"]
+    assert way_out.pop("description")
+    assert way_out == {"protocol": "-1", "fromPort": 0, "toPort": 0, "cidrBlocks": ["0.0.0.0/0"]}
     assert made.of_type("aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule") == []
+
+
+def test_what_lands_in_the_networks_default_group_reaches_nothing(made):
+    group = made.inputs("network-closed")
+
+    assert group["vpcId"] == "network-vpc-id"
+    assert not {"ingress", "egress"} & {*group}
 
 
 def test_only_tasks_get_an_address(made, dev):

@@ -182,6 +182,10 @@ def inventory(client):
             (each["CidrBlock"], each["AvailabilityZone"])
             for each in ec2.describe_subnets(Filters=of_vpc)["Subnets"]
         ],
+        "groups": [
+            (each["GroupName"], len(each["IpPermissions"]), len(each["IpPermissionsEgress"]))
+            for each in ec2.describe_security_groups(Filters=of_vpc)["SecurityGroups"]
+        ],
         "endpoints": [
             (each["ServiceName"], each["VpcEndpointType"], json.loads(each["PolicyDocument"]))
             for each in ec2.describe_vpc_endpoints(Filters=of_vpc)["VpcEndpoints"]
