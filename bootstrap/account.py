@@ -1,12 +1,14 @@
 """The whole of an account's bootstrap."""
 
 import shlex
+from collections.abc import Mapping
 from typing import Final
 
 import pulumi_aws as aws
 from pulumi import ComponentResource, InvokeOptions, Output, ResourceOptions
 from pulumi_aws import iam, kms, s3
 
+from bootstrap import grants
 from bootstrap.github import AUDIENCE, PROVIDER_URL, Repository, trust
 from bootstrap.settings import Settings
 from components import policies
@@ -36,7 +38,19 @@ class Account(ComponentResource):
         kept = ResourceOptions(parent=self, protect=True, retain_on_delete=True)
 
         state = self._state_bucket(f"{name}-state", kept)
-        self._secrets_key(f"{name}-secrets", scope, kept)
+        key = self._secrets_key(f"{name}-secrets", scope, kept)
+        account = grants.AccountScope(aws=scope, state_bucket_arn=state.arn, key_arn=key.arn)
+        # Of the roles that a deployment makes, for tasks and handlers.
+        work_boundary = self._policy(
+            f"{name}-work-boundary",
+            "The most that a role of a pushtrain stack can do",
+            grants.work_boundary(account),
+        )
+        workflow_boundary = self._policy(
+            f"{name}-workflow-boundary",
+            "The most that a workflow of GitHub can do here",
+            grants.workflow_boundary(account, work_boundary.arn),
+        )
         provider_arn = settings.oidc_provider or (
             iam.OpenIdConnectProvider(
                 f"{name}-github",
@@ -55,13 +69,36 @@ class Account(ComponentResource):
             id=settings.repository_id,
         )
 
-        def role(part: str, description: str, subjects: list[str]) -> iam.Role:
-            return iam.Role(
+        look = self._policy(f"{name}-look", "See what stacks are made of", grants.look(account))
+
+        def role(
+            part: str,
+            description: str,
+            subjects: list[str],
+            rights: Mapping[str, policies.Document],
+            *,
+            looks: bool = True,
+        ) -> iam.Role:
+            made = iam.Role(
                 f"{name}-{part}",
                 description=description,
                 assume_role_policy=Output.json_dumps(trust(provider_arn, subjects)),
+                permissions_boundary=workflow_boundary.arn,
                 opts=ResourceOptions(parent=self),
             )
+            # Managed ones: what a deployment takes is more than a role's inline policies may hold.
+            own = {
+                f"{part}-{what}": self._policy(f"{name}-{part}-{what}", description, policy)
+                for what, policy in rights.items()
+            }
+            for which, policy in (own | ({f"{part}-look": look} if looks else {})).items():
+                iam.RolePolicyAttachment(
+                    f"{name}-{which}-attachment",
+                    role=made.name,
+                    policy_arn=policy.arn,
+                    opts=ResourceOptions(parent=self),
+                )
+            return made
 
         preview = role(
             "preview",
@@ -69,13 +106,21 @@ class Account(ComponentResource):
             # A scheduled look for drift has no pull request, and what is on the main branch was
             # one.
             [*repository.pull_request(), *repository.branch()],
+            grants.preview(account),
         )
-        image = role("image", "Pushes trainer images, and nothing else", repository.branch())
+        image = role(
+            "image",
+            "Pushes trainer images, and nothing else",
+            repository.branch(),
+            grants.image(account),
+            looks=False,
+        )
         deploys = {
             environment: role(
                 f"deploy-{environment}",
                 f"Deploys stack {environment}",
                 repository.environment(environment),
+                grants.deploy(account, environment, work_boundary.arn),
             )
             for environment in settings.environments
         }
@@ -89,6 +134,7 @@ class Account(ComponentResource):
             "previewRole": preview.arn,
             "imageRole": image.arn,
             "deployRoles": {environment: made.arn for environment, made in deploys.items()},
+            "permissionsBoundary": work_boundary.arn,
             "commands": Output.all(
                 *(
                     _set_variable(settings.repository, variable, value)
@@ -109,6 +155,14 @@ class Account(ComponentResource):
             ),
         }
         self.register_outputs(self.outputs)
+
+    def _policy(self, name: str, description: str, policy: policies.Document) -> iam.Policy:
+        return iam.Policy(
+            name,
+            description=description,
+            policy=Output.json_dumps(policy),
+            opts=ResourceOptions(parent=self),
+        )
 
     def _state_bucket(self, name: str, kept: ResourceOptions) -> s3.Bucket:
         """Make the bucket of Pulumi's state, where an older one can be brought back."""
