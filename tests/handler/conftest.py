@@ -2,6 +2,7 @@
 
 import base64
 import copy
+import dataclasses
 import functools
 import hashlib
 import io
@@ -24,6 +25,7 @@ from botocore.validate import ParamValidator
 
 from handler import invoke, observe, reconcile
 from handler.wiring import Clients
+from tests.least_privilege.access import Call
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = json.loads((ROOT / "docs" / "run-record.schema.json").read_text())
@@ -32,32 +34,6 @@ ECS = f"arn:aws:ecs:{REGION}:{ACCOUNT}"
 REGISTRY = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com"
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:dev-notices"
 SERVICES = ("ecr", "ecs", "events", "logs", "s3", "sns", "ssm")
-
-# What each handler's role must allow, and no more: the policies in components/ are made of these.
-_START = {
-    "ecs:DescribeTaskDefinition",
-    "ecs:RegisterTaskDefinition",
-    "ecs:RunTask",
-    "ecs:StopTask",
-    "s3:GetObject",
-    "s3:HeadObject",
-    "s3:PutObject",
-    "ssm:GetParameter",
-}
-_END = {
-    "ecs:DeregisterTaskDefinition",
-    "events:PutEvents",
-    "logs:GetLogEvents",
-    "s3:DeleteObject",
-    "s3:ListObjectsV2",
-    "sns:Publish",
-}
-CALLS = {
-    "invoke": _START,
-    "notices": {"events:PutEvents", "sns:Publish"},
-    "observe": _START | _END,
-    "reconcile": _START | _END | {"ecr:DescribeImages", "ecs:DescribeTasks", "ecs:ListTasks"},
-}
 
 
 class CrashError(BaseException):
@@ -83,6 +59,14 @@ def merge(document: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
         else:
             merged[key] = value
     return merged
+
+
+Judge = Callable[[str, Call], None]
+"""Raises if the handler's role does not allow the call."""
+
+
+def permits(_handler: str, _call: Call) -> None:
+    """Allow everything."""
 
 
 @dataclass
@@ -117,6 +101,7 @@ class Aws:
     notices: list[dict[str, Any]] = field(default_factory=list)
     """What was published to the topic, and put on the event bus, in order."""
     calls: list[str] = field(default_factory=list)
+    judge: Judge = permits
     before: Callable[[str, dict[str, Any]], None] = lambda _operation, _params: None
     after: Callable[[str, dict[str, Any]], None] = lambda _operation, _params: None
     errors: dict[str, list[str]] = field(default_factory=dict)
@@ -168,7 +153,13 @@ class Aws:
         return Clients(**made)
 
     def _call(self, handler: str, client: Any, service: str, operation: str, params: Any) -> Any:
-        assert f"{service}:{operation}" in CALLS[handler]
+        call = Call(
+            service=service,
+            operation=operation,
+            params=params,
+            roles=(TEMPLATE["taskRoleArn"], TEMPLATE["executionRoleArn"]),
+        )
+        self.judge(handler, call)
         shape = client.meta.service_model.operation_model(operation).input_shape
         faults = ParamValidator().validate(params, shape)
         assert not faults.has_errors(), faults.generate_report()
@@ -177,6 +168,8 @@ class Aws:
             self.calls.append(f"{service}:{operation}")
 
             def fail(code: str, message: str | None = None, **more: Any) -> None:
+                if code in {"404", "NoSuchKey"}:
+                    self.judge(handler, dataclasses.replace(call, absent=True))
                 error = {"Error": {"Code": code, "Message": message or code}, **more}
                 raise client.exceptions.from_code(code)(error, operation)
 
@@ -478,10 +471,10 @@ TEMPLATE = {
 }
 
 
-def account(limit: int = 0) -> Aws:
+def account(limit: int = 0, judge: Judge = permits) -> Aws:
     """A stack as Pulumi leaves it, with data."""
     wiring = json.dumps(WIRING | {"max_concurrent_runs": limit})
-    aws = Aws(parameters={"/pushtrain/dev/wiring": wiring})
+    aws = Aws(parameters={"/pushtrain/dev/wiring": wiring}, judge=judge)
     aws._register_task_definition(None, copy.deepcopy(TEMPLATE))
     aws.put("data/dataset", b"a zip of images")
     return aws
@@ -494,15 +487,23 @@ def _environment():
         yield
 
 
+@pytest.fixture(scope="session")
+def judge(dev) -> Judge:
+    """The policies of the handlers' roles, as the stack has them."""
+    from tests.least_privilege.stack import Judge, Stack  # noqa: PLC0415 - it builds on this module
+
+    return Judge(Stack(dev))
+
+
 @pytest.fixture
-def aws():
-    return account()
+def aws(judge):
+    return account(judge=judge)
 
 
 @pytest.fixture(scope="session")
-def new_account():
+def new_account(judge):
     """For tests that need many."""
-    return account
+    return functools.partial(account, judge=judge)
 
 
 @pytest.fixture(scope="session")
@@ -523,8 +524,3 @@ def event():
 @pytest.fixture(scope="session")
 def wires():
     return copy.deepcopy(WIRING)
-
-
-@pytest.fixture(scope="session")
-def calls():
-    return CALLS

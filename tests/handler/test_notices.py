@@ -87,7 +87,7 @@ FAILURE = {
 
 def test_success_is_told_as_a_message_and_as_an_event(aws, ended):
     notices.send(
-        aws.clients("notices"),
+        aws.clients("observe"),
         ended(metrics={"loss": 0.3, "accuracy": 0.9123}, promotion=PROMOTION),
         TOPIC,
     )
@@ -146,7 +146,7 @@ Attempts
 
 
 def test_mail_goes_to_the_topic_of_now_not_to_one_that_the_run_froze(aws, ended):
-    notices.send(aws.clients("notices"), ended(wiring={"topic": "arn:aws:sns:::gone"}), TOPIC)
+    notices.send(aws.clients("observe"), ended(wiring={"topic": "arn:aws:sns:::gone"}), TOPIC)
 
     assert aws.notices[1]["TopicArn"] == TOPIC
 
@@ -188,7 +188,7 @@ def test_an_event_that_the_bus_takes_no_is_an_error_and_no_mail_is_sent_before(a
     aws.refused_events = ["ThrottlingException"]
 
     with pytest.raises(NoticeError, match=r"run 111111111111 must reach .*ThrottlingException"):
-        notices.send(aws.clients("notices"), ended(), TOPIC)
+        notices.send(aws.clients("observe"), ended(), TOPIC)
     assert aws.notices == []
 
 
@@ -196,8 +196,8 @@ def test_an_event_that_the_bus_takes_no_is_an_error_and_no_mail_is_sent_before(a
 def test_errors_are_raised(aws, ended, operation):
     aws.errors[operation] = ["InternalError"]
 
-    with pytest.raises(aws.clients("notices").sns.exceptions.ClientError, match="InternalError"):
-        notices.send(aws.clients("notices"), ended(), TOPIC)
+    with pytest.raises(aws.clients("observe").sns.exceptions.ClientError, match="InternalError"):
+        notices.send(aws.clients("observe"), ended(), TOPIC)
 
 
 @pytest.mark.parametrize("tag", ["g-0123\nBcc: all@example.com", "g\r\n", "é" * 200, "\x00", ""])
@@ -239,7 +239,7 @@ def test_the_longest_detail_leaves_the_rest_whole(ended):
 
 def test_thousands_of_metrics_leave_room_and_the_deciding_one_stays(aws, ended):
     metrics = {f"{number:x>250}": 0.5 for number in range(2000)} | {"accuracy": 0.9}
-    notices.send(aws.clients("notices"), ended(metrics=metrics), TOPIC)
+    notices.send(aws.clients("observe"), ended(metrics=metrics), TOPIC)
 
     assert next(iter(json.loads(aws.notices[0]["Detail"])["metrics"])) == "accuracy"
     assert "  accuracy     0.9\n" in aws.notices[1]["Message"]
@@ -281,7 +281,7 @@ def test_any_record_can_be_told_of(new_account, ended, **drawn):
     )
     run["attempts"] = [attempt(1, diagnosis=texts)] * drawn["attempts"]
     aws = new_account()
-    notices.send(aws.clients("notices"), run, TOPIC)
+    notices.send(aws.clients("observe"), run, TOPIC)
     event, message = aws.notices
 
     assert json.loads(event["Detail"])["run"] == RUN

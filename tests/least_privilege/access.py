@@ -1,6 +1,6 @@
 """What IAM is asked, and what it answers: one access for each check behind an API call."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,6 +89,8 @@ class Call:
     params: Mapping[str, Any]
     absent: bool = False
     """Whether S3 said that there is no such object."""
+    roles: Sequence[str] = ()
+    """Of the definition that a task is run from: the request does not name them."""
 
 
 def needs(call: Call) -> list[Access]:
@@ -133,7 +135,8 @@ def _register_definition(call: Call) -> Iterator[Access]:
     # AWS numbers the revision, so that none is known yet.
     definition = arn("ecs", f"task-definition/{call.params['family']}:*")
     yield Access("ecs:RegisterTaskDefinition", definition)
-    yield from _pass(call.params["taskRoleArn"], call.params["executionRoleArn"])
+    roles = (call.params.get(key) for key in ("taskRoleArn", "executionRoleArn"))
+    yield from _pass(*filter(None, roles))
     if call.params.get("tags"):
         yield Access("ecs:TagResource", definition, {"ecs:CreateAction": "RegisterTaskDefinition"})
 
@@ -142,7 +145,7 @@ def _run_task(call: Call) -> Iterator[Access]:
     params = call.params
     cluster: str = params["cluster"]
     yield Access("ecs:RunTask", params["taskDefinition"], {"ecs:cluster": cluster})
-    yield from _pass(*call.params["roles"])
+    yield from _pass(*call.roles)
     if params.get("tags") or params.get("propagateTags") or params.get("enableECSManagedTags"):
         task = arn("ecs", f"task/{cluster.rsplit('/', 1)[-1]}/{'0' * 32}")
         yield Access("ecs:TagResource", task, {"ecs:CreateAction": "RunTask"})

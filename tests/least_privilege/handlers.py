@@ -9,17 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from botocore.exceptions import ClientError
-
 from handler.events import rfc3339
 from handler.observe import UnknownTaskError
-from handler.wiring import error_code
-from tests.handler.conftest import TEMPLATE, WIRING, Aws, account
+from tests.handler.conftest import WIRING, Aws, account
 from tests.least_privilege.access import Call
 
 DIGEST = "sha256:06ea17a8981d25b0315ff17bd1ebad3d95c15a3f8b764eaadb93612d9b61a54e"
 RUN = DIGEST[7:19]
-ROLES = (TEMPLATE["taskRoleArn"], TEMPLATE["executionRoleArn"])
 NO_CAPACITY = "Capacity is unavailable at this time"
 
 Event = Callable[..., dict[str, Any]]
@@ -335,20 +331,10 @@ def record(event: Event) -> dict[str, list[Call]]:
 
 
 def _listen(aws: Aws, made: dict[str, list[Call]]) -> None:
-    real = aws._call
+    judge = aws.judge
 
-    def call(handler: str, client: Any, service: str, operation: str, params: Any) -> Any:
-        absent = False
-        # The definition knows the roles that RunTask passes on; the request does not.
-        told = {**params, "roles": ROLES} if operation == "RunTask" else dict(params)
-        try:
-            return real(handler, client, service, operation, params)
-        except ClientError as error:
-            absent = error_code(error) in {"404", "NoSuchKey"}
-            raise
-        finally:
-            made[handler].append(
-                Call(service=service, operation=operation, params=told, absent=absent)
-            )
+    def listen(handler: str, call: Call) -> None:
+        made[handler].append(call)
+        judge(handler, call)
 
-    aws._call = call
+    aws.judge = listen

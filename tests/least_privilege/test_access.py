@@ -105,10 +105,12 @@ def test_an_operator_that_nobody_tried_here_is_refused():
         Policies({"Statement": [statement(Condition={"NumericLessThan": {"a:b": "1"}})]})
 
 
-def of(service, operation, absent=False, **params):
+def of(service, operation, absent=False, roles=(), **params):
     return [
         str(a)
-        for a in needs(Call(service=service, operation=operation, params=params, absent=absent))
+        for a in needs(
+            Call(service=service, operation=operation, params=params, absent=absent, roles=roles)
+        )
     ]
 
 
