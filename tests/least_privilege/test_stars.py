@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 
+from policy.rules import WILDCARD_REASONS
 from tests.least_privilege.test_roles import ROLES
 
 
@@ -20,3 +21,4 @@ def test_each_star_has_a_written_reason(root, stack):
     assert {action: sorted(roles.split(", ")) for action, roles, _ in rows} == {
         action: sorted(roles) for action, roles in found.items()
     }
+    assert {*found} == {*WILDCARD_REASONS}
