@@ -87,7 +87,7 @@ class Network(ComponentResource):
             description="Training tasks: everything out, nothing in",
             egress=[
                 ec2.SecurityGroupEgressArgs(
-                    description="Registry, AWS, and whatever a trainer of one's own asks",
+                    description="Registry, AWS, and whatever else a trainer asks",
                     protocol="-1",
                     from_port=0,
                     to_port=0,

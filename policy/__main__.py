@@ -50,7 +50,7 @@ class Pack:
     """Keeps, until all resources have been seen, what no rule could look at."""
 
     def __init__(self, *, preview: bool) -> None:
-        # In `up` everything is known once it is registered; what were not would stop it.
+        # In `up` everything is known once it is registered; what were not would fail it.
         self.unseen_level = EnforcementLevel.ADVISORY if preview else EnforcementLevel.MANDATORY
         self.unseen: defaultdict[str, set[str]] = defaultdict(set)
 

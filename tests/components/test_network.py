@@ -1,5 +1,7 @@
 """The network: a way out, no way in, and nothing that bills by the hour."""
 
+import re
+
 import pytest
 
 from components.network import Network, NetworkArgs
@@ -59,7 +61,8 @@ def test_security_group_lets_everything_out_and_nothing_in(made):
 
     assert "ingress" not in group
     (way_out,) = group["egress"]
-    assert way_out.pop("description")
+    # What EC2 takes: https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_IpRange.html
+    assert re.fullmatch(r"[\w .:/()#,@\[\]+=&;{}!$*-]{1,255}", way_out.pop("description"), re.ASCII)
     assert way_out == {"protocol": "-1", "fromPort": 0, "toPort": 0, "cidrBlocks": ["0.0.0.0/0"]}
     assert made.of_type("aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule") == []
 
