@@ -7,6 +7,7 @@ from pulumi import ComponentResource, Input, Output, ResourceOptions
 from pulumi_aws import ec2
 
 from components import policies
+from components.model_store import DATA_KEY
 
 CIDR_BLOCK = "10.20.0.0/16"
 SUBNET_CIDR_BLOCKS = ("10.20.0.0/20", "10.20.16.0/20")
@@ -109,7 +110,9 @@ class Network(ComponentResource):
             vpc_endpoint_type="Gateway",
             route_table_ids=[routes.id],
             policy=Output.json_dumps(
-                policies.storage_endpoint(args.bucket_arn, args.scope.partition, args.scope.region)
+                policies.storage_endpoint(
+                    args.bucket_arn, DATA_KEY, args.scope.partition, args.scope.region
+                )
             ),
             tags={"Name": f"{name}-s3"},
             opts=child,

@@ -118,25 +118,15 @@ def tls_only_topic(topic_arn: Input[str]) -> Document:
     )
 
 
-def storage_endpoint(bucket_arn: Input[str], partition: Input[str], region: Input[str]) -> Document:
-    """Let tasks reach the stack's bucket and ECR's layers through the S3 endpoint, and no more.
+def storage_endpoint(
+    bucket_arn: Input[str], data_key: str, partition: Input[str], region: Input[str]
+) -> Document:
+    """Let tasks reach through the S3 endpoint what a trainer may, and ECR's layers: no more.
 
     Layers: https://docs.aws.amazon.com/AmazonECR/latest/userguide/vpc-endpoints.html
     """
     return document(
-        {
-            "Sid": "OwnBucket",
-            "Effect": "Allow",
-            "Principal": "*",
-            "Action": [
-                "s3:AbortMultipartUpload",
-                "s3:GetObject",
-                "s3:GetObjectVersion",
-                "s3:ListBucket",
-                "s3:PutObject",
-            ],
-            "Resource": [bucket_arn, Output.format("{0}/*", bucket_arn)],
-        },
+        *({**statement, "Principal": "*"} for statement in _train(bucket_arn, data_key)),
         {
             "Sid": "ImageLayers",
             "Effect": "Allow",
@@ -200,11 +190,15 @@ def task_execution(repository_arn: Input[str], log_group_arn: Input[str]) -> Doc
 
 def training_task(bucket_arn: Input[str], data_key: str) -> Document:
     """Let a trainer read data and models, publish and keep checkpoints, but touch no run record."""
+    return document(*_train(bucket_arn, data_key))
+
+
+def _train(bucket_arn: Input[str], data_key: str) -> list[Statement]:
     objects = {
         key: Output.format("{0}/{1}", bucket_arn, key)
         for key in (data_key, "runs/*", "checkpoints/*", CHAMPION_KEY)
     }
-    return document(
+    return [
         allow("ReadData", ["s3:GetObject", "s3:GetObjectVersion"], [objects[data_key]]),
         # To start from the champion's weights, and to compare with it.
         allow(
@@ -224,7 +218,7 @@ def training_task(bucket_arn: Input[str], data_key: str) -> Document:
             "Resource": [Output.format("{0}/runs/*/run.json", bucket_arn)],
         },
         _tell_absent(bucket_arn, data_key, "runs/*", "checkpoints/*", CHAMPION_KEY),
-    )
+    ]
 
 
 def _tell_absent(bucket_arn: Input[str], *keys: str) -> Statement:

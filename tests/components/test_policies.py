@@ -238,19 +238,10 @@ RESOURCE_POLICIES = {
         }
     ],
     "pushtrain-network-s3": [
-        {
-            "Sid": "OwnBucket",
-            "Effect": "Allow",
-            "Principal": "*",
-            "Action": [
-                "s3:AbortMultipartUpload",
-                "s3:GetObject",
-                "s3:GetObjectVersion",
-                "s3:ListBucket",
-                "s3:PutObject",
-            ],
-            "Resource": [BUCKET, f"{BUCKET}/*"],
-        },
+        *(
+            statement | {"Principal": "*"}
+            for statement in IDENTITY_POLICIES["pushtrain-training-task-policy"]
+        ),
         {
             "Sid": "ImageLayers",
             "Effect": "Allow",
@@ -517,13 +508,13 @@ def test_arns_follow_partition_and_region(deploy, partition, region):
         lambda: policies.Output.json_dumps(
             [
                 scope.arn("ecs", "cluster/a"),
-                policies.storage_endpoint("b", partition, region),
+                policies.storage_endpoint("b", "data", partition, region),
             ]
         ).apply(lambda text: found.append(json.loads(text)))
     )
 
     ((arn, endpoint),) = found
     assert arn == f"arn:{partition}:ecs:{region}:1:cluster/a"
-    assert endpoint["Statement"][1]["Resource"] == [
+    assert endpoint["Statement"][-1]["Resource"] == [
         f"arn:{partition}:s3:::prod-{region}-starport-layer-bucket/*"
     ]

@@ -1,7 +1,7 @@
 """What AWS itself does in the name of a role, or to a resource: no call of ours shows it."""
 
 from tests.handler.conftest import WIRING
-from tests.least_privilege.access import Access, arn
+from tests.least_privilege.access import REGION, Access, arn
 
 TASK_STREAM = f"train/trainer/{'0' * 32}"
 FUNCTION_STREAM = f"2026/01/02/[$LATEST]{'0' * 32}"
@@ -22,6 +22,14 @@ def of_the_agent() -> list[Access]:
         Access("ecr:BatchGetImage", repository),
         *_log(WIRING["log_group"], TASK_STREAM),
     ]
+
+
+def of_layers() -> list[Access]:
+    """Return what fetches an image's layers from the registry's own bucket, by signed addresses.
+
+    https://docs.aws.amazon.com/AmazonECR/latest/userguide/vpc-endpoints.html
+    """
+    return [Access("s3:GetObject", f"arn:aws:s3:::prod-{REGION}-starport-layer-bucket/layer")]
 
 
 def of_lambda(part: str) -> list[Access]:

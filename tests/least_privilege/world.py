@@ -16,6 +16,7 @@ KINDS = (
     (r"open/.*", "the mark of a run"),
     (r"task-definition/dev-[^/]{12}:.*", "the definition of an image"),
     (r"task/dev/.*", "a task of the cluster"),
+    (r"prod-us-east-1-starport-layer-bucket/.*", "a layer of an image"),
     (r"log-stream:.*", "a stream of the log"),
 )
 """Names that differ from run to run, of which IAM can say no more than a wildcard does, and what
