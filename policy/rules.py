@@ -162,10 +162,9 @@ def encryption(resource: Resource) -> Findings:
     """Check that what lies in a queue or bucket is encrypted, and that keys are rotated."""
     get = resource.properties.get
     if resource.type == QUEUE:
-        managed = get("sqsManagedSseEnabled")
         yield from _must(
             resource,
-            bool(managed or get("kmsMasterKeyId")) if managed is not UNKNOWN else UNKNOWN,
+            _either(get("sqsManagedSseEnabled"), get("kmsMasterKeyId")),
             "set sqsManagedSseEnabled or kmsMasterKeyId",
         )
     elif resource.type == BUCKET_ENCRYPTION:
@@ -214,7 +213,7 @@ def _key(resource: Resource, path: tuple[str | int, ...], keys: frozenset[str]) 
     if value is UNKNOWN:
         # What comes of one of the keys is its ARN, though nobody knows that yet.
         return bool(resource.refers.get(str(path[0]), frozenset()) & keys) or UNKNOWN
-    return value
+    return value and not str(value).startswith("alias/aws/")
 
 
 # TLS
@@ -231,35 +230,32 @@ def plain_http(resource: Resource) -> Findings:
 
 def tls_only(resources: Sequence[Resource]) -> Findings:
     """Check that each bucket, topic and queue refuses who comes without TLS."""
-    for kind, policy_kind, key in (
-        (BUCKET, BUCKET_POLICY, "bucket"),
-        (TOPIC, TOPIC_POLICY, "arn"),
-        (QUEUE, QUEUE_POLICY, "queueUrl"),
+    for kind, policy_kind, key, action in (
+        (BUCKET, BUCKET_POLICY, "bucket", "s3:*"),
+        (TOPIC, TOPIC_POLICY, "arn", "sns:Publish"),
+        (QUEUE, QUEUE_POLICY, "queueUrl", "sqs:*"),
     ):
         for resource in _of(resources, kind):
             found = [
-                _refuses_plain(_statements(policy.properties.get("policy")))
+                _known(statement, statement is not UNKNOWN and _refuses_plain(statement, action))
                 for policy in _about(resources, policy_kind, key, resource)
+                for statement in _statements(policy.properties.get("policy"))
             ]
-            yield from _must(
-                resource,
-                UNKNOWN if UNKNOWN in found and True not in found else True in found,
-                "its policy must deny everybody what comes without aws:SecureTransport",
-            )
+            wrong = f"its policy must deny everybody {action} where aws:SecureTransport is false"
+            yield from _must(resource, _either(*found), wrong)
 
 
-def _refuses_plain(statements: Iterable[Any]) -> Any:
-    for statement in statements:
-        if statement is UNKNOWN:
-            return UNKNOWN
-        condition = _lower(_at(statement, "Condition", "Bool"))
-        if (
-            statement.get("Effect") == "Deny"
-            and statement.get("Principal") in ("*", {"AWS": "*"})
-            and condition.get("aws:securetransport") in ("false", ["false"], False)
-        ):
-            return True
-    return False
+def _refuses_plain(statement: Mapping[str, Any], action: str) -> bool:
+    condition = _lower(_at(statement, "Condition", "Bool"))
+    resources = [str(each) for each in _list(statement.get("Resource"))]
+    return (
+        statement.get("Effect") == "Deny"
+        and statement.get("Principal") in ("*", {"AWS": "*"})
+        and action in _list(statement.get("Action"))
+        and condition.get("aws:securetransport") in ("false", ["false"], False)
+        # Objects are resources of their own beside their bucket.
+        and (action != "s3:*" or any(each.endswith("/*") for each in resources))
+    )
 
 
 # Public access
@@ -303,8 +299,13 @@ def _public_policy(resource: Resource) -> Findings:
 def _is_everybody(statement: Mapping[str, Any]) -> bool:
     principal = statement.get("Principal")
     named = [principal, *_list(_mapping(principal).get("AWS"))]
-    tests = _mapping(statement.get("Condition")).values()
-    keys = {key for test in tests for key in _lower(test)}
+    keys = {
+        key
+        for operator, test in _mapping(statement.get("Condition")).items()
+        if not re.search("Not|Null|IfExists", operator)
+        for key, values in _lower(test).items()
+        if "*" not in _list(values)
+    }
     return "NotPrincipal" in statement or ("*" in named and not keys & NARROWING)
 
 
@@ -446,8 +447,7 @@ def failed_events(resources: Sequence[Resource]) -> Findings:
         places.append(_at(function.properties, "deadLetterConfig", "targetArn"))
         yield from _must(
             function,
-            next((each for each in places if each and each is not UNKNOWN), None)
-            or (UNKNOWN if UNKNOWN in places else None),
+            _either(*places),
             "give it a FunctionEventInvokeConfig with a destination on failure",
         )
 
@@ -525,6 +525,11 @@ def _known(value: Any, held: object) -> Any:
     return UNKNOWN if value is UNKNOWN else held
 
 
+def _either(*held: Any) -> Any:
+    """Return whether one of them holds for sure; UNKNOWN where one still may."""
+    return any(each for each in held if each is not UNKNOWN) or (UNKNOWN in held and UNKNOWN)
+
+
 def _at(value: Any, *path: str | int) -> Any:
     """Return what lies at a path: None where nothing does, UNKNOWN where nobody knows yet."""
     for step in path:
@@ -577,7 +582,7 @@ def _about(resources: Iterable[Resource], kind: str, key: str, subject: Resource
 
 def _names(resource: Resource, key: str, subject: Resource) -> bool:
     value = resource.properties.get(key)
-    own = [subject.properties.get(each) for each in ("bucket", "name", "arn", "url", "id")]
+    own = [subject.properties.get(each) for each in ("bucket", "name", "arn", "url")]
     if value is UNKNOWN or UNKNOWN in own:
         return subject.urn in resource.refers.get(key, ())
     return value is not None and value in own

@@ -54,6 +54,10 @@ TOPIC = made(rules.TOPIC, arn="arn:aws:sns:us-east-1:1:t", name="t")
 QUEUE = made(rules.QUEUE, url="https://q", name="q", kmsMasterKeyId="k")
 KEY = made(rules.KEY, "key", arn="k")
 FUNCTION = made(rules.FUNCTION, name="f")
+TLS_ONLY = {
+    rules.TOPIC: {"Action": ["sns:Publish"], "Resource": "arn:aws:sns:us-east-1:1:t"},
+    rules.QUEUE: {"Action": "sqs:*", "Resource": "arn:aws:sqs:us-east-1:1:q"},
+}
 PLAIN_REFUSED = {
     "Effect": "Deny",
     "Principal": "*",
@@ -61,7 +65,23 @@ PLAIN_REFUSED = {
     "Resource": [BUCKET_ARN, f"{BUCKET_ARN}/*"],
     "Condition": {"Bool": {"aws:SecureTransport": "false"}},
 }
-BLOCKED = dict.fromkeys(rules.PUBLIC_ACCESS_FLAGS, True)
+FLAGS = ("blockPublicAcls", "blockPublicPolicy", "ignorePublicAcls", "restrictPublicBuckets")
+BLOCKED = dict.fromkeys(FLAGS, True)
+SAYS_WHO = {
+    "aws:s3/bucketPolicy:BucketPolicy": "policy",
+    "aws:sqs/queuePolicy:QueuePolicy": "policy",
+    "aws:sqs/queue:Queue": "policy",
+    "aws:sns/topicPolicy:TopicPolicy": "policy",
+    "aws:sns/topic:Topic": "policy",
+    "aws:kms/key:Key": "policy",
+    "aws:iam/role:Role": "assumeRolePolicy",
+    "aws:ecr/repositoryPolicy:RepositoryPolicy": "policy",
+    "aws:secretsmanager/secretPolicy:SecretPolicy": "policy",
+}
+SAYS_WHAT = [
+    f"aws:iam/{kind[0].lower()}{kind[1:]}:{kind}"
+    for kind in ("RolePolicy", "Policy", "UserPolicy", "GroupPolicy")
+]
 WORLD = ["0.0.0.0/0"]
 
 
@@ -78,28 +98,33 @@ VIOLATIONS = [
     ("no-plain-http", made(rules.SUBSCRIPTION, protocol="http"), "subscribe an https address"),
     *(
         ("no-public-access", of_bucket(rules.PUBLIC_ACCESS_BLOCK, **BLOCKED | {flag: False}), flag)
-        for flag in rules.PUBLIC_ACCESS_FLAGS
+        for flag in FLAGS
     ),
     ("no-public-access", of_bucket(rules.PUBLIC_ACCESS_BLOCK), "set blockPublicAcls"),
     ("no-public-access", of_bucket(rules.BUCKET_ACL, acl="public-read"), "got public-read"),
     ("no-public-access", made(rules.FUNCTION_URL, authorizationType="NONE"), "got NONE"),
     ("no-public-access", made(rules.PERMISSION, principal="*"), "name the principal"),
     *(
-        ("no-public-access", policy(everybody(), kind=kind), "It allows everybody")
-        for kind, key in rules.RESOURCE_POLICIES.items()
-        if key == "policy"
+        (
+            "no-public-access",
+            made(kind, **{key: document({**everybody(), "Principal": principal})}),
+            "It allows everybody",
+        )
+        for kind, key in SAYS_WHO.items()
+        for principal in ("*", {"AWS": "*"}, {"AWS": ["1", "*"]})
     ),
-    (
-        "no-public-access",
-        made(rules.ROLE, assumeRolePolicy=document({**everybody(), "Principal": {"AWS": "*"}})),
-        "It allows everybody",
-    ),
-    (
-        "no-public-access",
-        policy(
-            everybody(Condition={"Bool": {"aws:MultiFactorAuthPresent": "true"}}), kind=rules.QUEUE
-        ),
-        "It allows everybody",
+    *(
+        (
+            "no-public-access",
+            policy(everybody(Condition=condition), kind=rules.QUEUE),
+            "It allows everybody",
+        )
+        for condition in (
+            {"Bool": {"aws:MultiFactorAuthPresent": "true"}},
+            {"StringNotEquals": {"aws:SourceAccount": "1"}},
+            {"StringEqualsIfExists": {"aws:SourceAccount": "1"}},
+            {"StringLike": {"aws:SourceArn": "*"}},
+        )
     ),
     (
         "no-public-access",
@@ -122,8 +147,23 @@ VIOLATIONS = [
         made(rules.SECURITY_GROUP_RULE, type="ingress", cidrBlocks=WORLD),
         "got 0.0.0.0/0",
     ),
+    (
+        "no-public-access",
+        made(rules.SECURITY_GROUP_RULE, type="ingress", ipv6CidrBlocks=["::/0"]),
+        "got ::/0",
+    ),
     ("no-public-access", made(rules.INGRESS_RULE, cidrIpv4="0.0.0.0/0"), "got 0.0.0.0/0"),
-    ("no-wildcards", policy(allow("*")), "It allows *; name the actions"),
+    ("no-public-access", made(rules.INGRESS_RULE, cidrIpv6="::/0"), "got ::/0"),
+    *(
+        ("no-wildcards", made(kind, policy=document(allow("*"))), "It allows *; name the actions")
+        for kind in SAYS_WHAT
+    ),
+    (
+        "no-wildcards",
+        policy({"Effect": "Allow", "Action": "s3:GetObject", "NotResource": "x"}),
+        "all but what NotResource names",
+    ),
+    ("no-wildcards", policy({"Effect": "Allow", "Action": "s3:Get?bject"}), "allows s3:Get?bject"),
     ("no-wildcards", policy(allow(["s3:GetObject", "s3:Put*"])), "It allows s3:Put*"),
     ("no-wildcards", policy(allow("s3:GetObject", "*")), "It allows s3:GetObject on *"),
     ("no-wildcards", policy(allow("s3:GetObject", ["arn:aws:s3:::*"])), "on arn:aws:s3:::*"),
@@ -171,6 +211,7 @@ VIOLATIONS = [
     ("own-key", [KEY, BUCKET, encrypted(sseAlgorithm="AES256")], "name the key of this stack"),
     ("own-key", [KEY, made(rules.QUEUE, sqsManagedSseEnabled=True)], "in kmsMasterKeyId"),
     ("own-key", [KEY, TOPIC], "in kmsMasterKeyId"),
+    ("own-key", [KEY, made(rules.TOPIC, kmsMasterKeyId="alias/aws/sns")], "in kmsMasterKeyId"),
     ("own-key", [KEY, made(rules.LOG_GROUP)], "in kmsKeyId"),
     (
         "own-key",
@@ -196,6 +237,8 @@ VIOLATIONS = [
             {"Principal": {"AWS": "arn:aws:iam::1:root"}},
             {"Condition": {"Bool": {"aws:SecureTransport": "true"}}},
             {"Condition": {}},
+            {"Action": "s3:GetObject"},
+            {"Resource": BUCKET_ARN},
         )
     ),
     ("buckets-private", [BUCKET], "give it a BucketPublicAccessBlock"),
@@ -211,7 +254,10 @@ VIOLATIONS = [
 PASSES = [
     ("encryption", made(rules.QUEUE, sqsManagedSseEnabled=True)),
     ("encryption", made(rules.QUEUE, kmsMasterKeyId="k")),
-    *(("encryption", encrypted(sseAlgorithm=each)) for each in rules.ALGORITHMS),
+    *(
+        ("encryption", encrypted(sseAlgorithm=each))
+        for each in ("AES256", "aws:kms", "aws:kms:dsse")
+    ),
     ("encryption", made(rules.KEY, enableKeyRotation=True)),
     ("no-plain-http", made(rules.SUBSCRIPTION, protocol="https")),
     ("no-plain-http", made(rules.SUBSCRIPTION, protocol="email")),
@@ -265,23 +311,49 @@ PASSES = [
         ],
     ),
     ("tls-only", [BUCKET, of_bucket(rules.BUCKET_POLICY, policy=document(PLAIN_REFUSED))]),
+    *(
+        (
+            "tls-only",
+            [BUCKET, of_bucket(rules.BUCKET_POLICY, policy=document(PLAIN_REFUSED | change))],
+        )
+        for change in (
+            {"Principal": {"AWS": "*"}},
+            {"Condition": {"Bool": {"AWS:securetransport": ["false"]}}},
+        )
+    ),
     (
         "tls-only",
         [
             TOPIC,
-            made(rules.TOPIC_POLICY, arn=TOPIC.properties["arn"], policy=document(PLAIN_REFUSED)),
+            made(
+                rules.TOPIC_POLICY,
+                arn=TOPIC.properties["arn"],
+                policy=document(PLAIN_REFUSED | TLS_ONLY[rules.TOPIC]),
+            ),
         ],
     ),
     (
         "tls-only",
-        [QUEUE, made(rules.QUEUE_POLICY, queueUrl="https://q", policy=document(PLAIN_REFUSED))],
+        [
+            QUEUE,
+            made(
+                rules.QUEUE_POLICY,
+                queueUrl="https://q",
+                policy=document(PLAIN_REFUSED | TLS_ONLY[rules.QUEUE]),
+            ),
+        ],
     ),
     ("buckets-private", [BUCKET, of_bucket(rules.PUBLIC_ACCESS_BLOCK)]),
+    (
+        "buckets-private",
+        [NEW_BUCKET, made(rules.PUBLIC_ACCESS_BLOCK, bucket="b", refers=OF_NEW_BUCKET)],
+    ),
     ("failed-events", [FUNCTION, made(rules.INVOKE_CONFIG, functionName="f", **destination("q"))]),
     ("failed-events", [made(rules.FUNCTION, name="f", deadLetterConfig={"targetArn": "q"})]),
 ]
 UNKNOWNS = [
     ("encryption", made(rules.QUEUE, sqsManagedSseEnabled=UNKNOWN)),
+    ("encryption", made(rules.QUEUE, sqsManagedSseEnabled=False, kmsMasterKeyId=UNKNOWN)),
     ("encryption", made(rules.BUCKET_ENCRYPTION, rules=UNKNOWN)),
     ("encryption", encrypted(sseAlgorithm=UNKNOWN)),
     ("encryption", made(rules.KEY, enableKeyRotation=UNKNOWN)),
@@ -293,15 +365,12 @@ UNKNOWNS = [
     ("no-public-access", of_bucket(rules.BUCKET_ACL, acl=UNKNOWN)),
     ("no-public-access", made(rules.FUNCTION_URL, authorizationType=UNKNOWN)),
     ("no-public-access", made(rules.PERMISSION, principal=UNKNOWN)),
-    *(
-        ("no-public-access", made(kind, **{key: UNKNOWN}))
-        for kind, key in rules.RESOURCE_POLICIES.items()
-    ),
+    *(("no-public-access", made(kind, **{key: UNKNOWN})) for kind, key in SAYS_WHO.items()),
     ("no-public-access", made(rules.SUBNET, mapPublicIpOnLaunch=UNKNOWN)),
     ("no-public-access", made(rules.SECURITY_GROUP, ingress=[{"cidrBlocks": [UNKNOWN]}])),
     ("no-public-access", made(rules.SECURITY_GROUP_RULE, type="ingress", cidrBlocks=UNKNOWN)),
     ("no-public-access", made(rules.SECURITY_GROUP_RULE, type=UNKNOWN, cidrBlocks=WORLD)),
-    *(("no-wildcards", made(kind, policy=UNKNOWN)) for kind in rules.IDENTITY_POLICIES),
+    *(("no-wildcards", made(kind, policy=UNKNOWN)) for kind in SAYS_WHAT),
     *(("no-wildcards", made(kind, policyArn=UNKNOWN)) for kind in rules.ATTACHMENTS),
     ("no-wildcards", made(rules.ENDPOINT, policy=UNKNOWN)),
     ("no-wildcards", made(rules.ROLE, inlinePolicies=UNKNOWN)),
