@@ -1,10 +1,12 @@
 """What each role is given, and what whoever has it was seen to call."""
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.handler.conftest import merge
 from tests.least_privilege import handlers, services, trainers
@@ -13,6 +15,7 @@ from tests.least_privilege.stack import HANDLERS, Stack
 from tests.least_privilege.world import World
 
 ROOT = Path(__file__).parents[2]
+FILES = sorted({file.name for file in ROOT.glob("Pulumi.*.yaml")} - {"Pulumi.local.yaml"})
 
 
 @pytest.fixture(scope="session")
@@ -30,24 +33,30 @@ def calls(tmp_path_factory) -> dict[str, list[Any]]:
     return {**made, "task": trainers.record(folder)}
 
 
+@pytest.fixture(scope="session", params=FILES)
+def stack(request, deploy) -> Stack:
+    """Each stack of this repository that is for AWS."""
+    config = yaml.safe_load((ROOT / request.param).read_text())["config"]
+    main = str(ROOT / "__main__.py")
+    return Stack(deploy(lambda: runpy.run_path(main), config))
+
+
 @pytest.fixture(scope="session")
-def needed(calls) -> dict[str, list[Access]]:
+def needed(calls, stack) -> dict[str, list[Access]]:
     """What each role needs: what was called, and what AWS does in its name."""
-    return {
+    asked = {
         role: [access for call in made for access in needs(call)]
         + (services.of_lambda(role) if role in HANDLERS else [])
         for role, made in calls.items()
     } | {"execution": services.of_the_agent()}
+    return {
+        role: [*accesses, *services.of_key(accesses, stack.key)] for role, accesses in asked.items()
+    }
 
 
 @pytest.fixture(scope="session")
 def world(needed) -> World:
     return World(needed)
-
-
-@pytest.fixture(scope="session")
-def stack(dev) -> Stack:
-    return Stack(dev)
 
 
 @pytest.fixture(scope="session")

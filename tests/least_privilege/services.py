@@ -1,5 +1,7 @@
 """What AWS itself does in the name of a role, or to a resource: no call of ours shows it."""
 
+from collections.abc import Sequence
+
 from tests.handler.conftest import WIRING
 from tests.least_privilege.access import REGION, Access, arn
 
@@ -49,4 +51,35 @@ def _log(group: str, stream: str) -> list[Access]:
     return [
         Access(action, arn("logs", f"log-group:{group}:log-stream:{stream}"))
         for action in ("logs:CreateLogStream", "logs:PutLogEvents")
+    ]
+
+
+_OF_KEY = {
+    "s3:GetObject": ("kms:Decrypt",),
+    "s3:GetObjectVersion": ("kms:Decrypt",),
+    "s3:PutObject": ("kms:GenerateDataKey", "kms:Decrypt"),
+    "sns:Publish": ("kms:GenerateDataKey", "kms:Decrypt"),
+    "sqs:SendMessage": ("kms:GenerateDataKey", "kms:Decrypt"),
+}
+
+
+def of_key(accesses: Sequence[Access], key: str) -> list[Access]:
+    """Return what services ask of a stack's own key in the name of whoever calls them.
+
+    https://docs.aws.amazon.com/AmazonS3/latest/userguide/UsingKMSEncryption.html (Decrypt for an
+    upload in parts), https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html,
+    https://docs.aws.amazon.com/AWSSimpleQueueService/latest/SQSDeveloperGuide/sqs-key-management.html.
+    ECR and CloudWatch Logs use it by a grant and by the key's own policy, never as a caller of
+    theirs: https://docs.aws.amazon.com/AmazonECR/latest/userguide/encryption-at-rest.html,
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
+    """
+    through = {
+        (action, access.action.partition(":")[0])
+        for access in accesses
+        for action in _OF_KEY.get(access.action, ())
+    }
+    return [
+        Access(action, key, {"kms:ViaService": f"{service}.{REGION}.amazonaws.com"})
+        for action, service in sorted(through)
+        if key
     ]

@@ -47,6 +47,12 @@ class Stack:
             texts = [text.replace(ours, theirs) for text in texts]
         return [json.loads(text) for text in texts]
 
+    @property
+    def key(self) -> str:
+        """The ARN of the key that all is encrypted with; empty where AWS's own keys are used."""
+        keys = self.deployment.of_type("aws:kms/key:Key")
+        return keys[0].outputs["arn"] if keys else ""
+
     def role(self, name: str) -> dict[str, dict[str, Any]]:
         """Return the documents of a role, by the logical name of each."""
         found = (

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.least_privilege import services
 from tests.least_privilege.access import Access, Call, Policies, needs
 
 NAMES = st.text("ab*?:/", max_size=6)
@@ -151,3 +152,15 @@ def test_tags_and_roles_are_asked_for_besides():
 
     assert [re.sub(" .*", "", each) for each in bare] == ["ecs:RunTask", "iam:PassRole"]
     assert [each.split()[0] for each in tagged[2:]] == ["ecs:TagResource"]
+
+
+def test_an_own_key_is_asked_for_through_each_service_that_encrypts_with_it():
+    accesses = [Access("s3:GetObject", "r"), Access("sns:Publish", "r"), Access("ecs:RunTask", "r")]
+    s3, sns = ({"kms:ViaService": f"{name}.us-east-1.amazonaws.com"} for name in ("s3", "sns"))
+
+    assert services.of_key(accesses, "") == []
+    assert services.of_key(accesses, "key") == [
+        Access("kms:Decrypt", "key", s3),
+        Access("kms:Decrypt", "key", sns),
+        Access("kms:GenerateDataKey", "key", sns),
+    ]

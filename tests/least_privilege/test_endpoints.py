@@ -5,8 +5,8 @@ from tests.least_privilege.access import Policies
 from tests.least_privilege.world import World, mutations
 
 
-def test_each_endpoint_lets_through_just_what_is_needed_there(dev, stack, needed):
-    for endpoint in dev.of_type("aws:ec2/vpcEndpoint:VpcEndpoint"):
+def test_each_endpoint_lets_through_just_what_is_needed_there(stack, needed):
+    for endpoint in stack.deployment.of_type("aws:ec2/vpcEndpoint:VpcEndpoint"):
         service = endpoint.inputs["serviceName"].removeprefix("com.amazonaws.us-east-1.")
         wanted = through(service, needed)
         world = World({**needed, service: wanted})

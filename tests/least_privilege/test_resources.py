@@ -123,8 +123,8 @@ def for_services(deployment):
         yield permission.name, {"ArnLike": given}
 
 
-def test_no_service_does_anything_for_another_account(dev):
-    found = dict(for_services(dev))
+def test_no_service_does_anything_for_another_account(stack):
+    found = dict(for_services(stack.deployment))
     open_to_all = [
         where
         for where, condition in found.items()

@@ -8,10 +8,12 @@ from tests.least_privilege.world import mutations
 ROLES = ("invoke", "observe", "reconcile", "task", "execution")
 
 
-def test_each_role_of_the_stack_is_looked_at(dev, stack):
+def test_each_role_of_the_stack_is_looked_at(stack):
     known = {name for role in ROLES for name in stack.role(role)}
 
-    assert {made.name for made in dev.of_type("aws:iam/rolePolicy:RolePolicy")} == known
+    granted = stack.deployment.of_type("aws:iam/rolePolicy:RolePolicy")
+
+    assert {made.name for made in granted} == known
 
 
 @pytest.mark.parametrize("role", ROLES)
