@@ -175,19 +175,27 @@ def _errors(preview: Preview, writer: Writer) -> list[str]:
 
 
 def _violations(preview: Preview, writer: Writer) -> list[str]:
+    """Tell each rule's complaint once, with all resources that it is about, mandatory first."""
     order = {"mandatory": 0, "remediate": 1}
-    chunks: list[str] = []
-    for found in sorted(
-        preview.violations, key=lambda found: order.get(str(found.get("enforcementLevel")), 2)
-    ):
-        level = "**mandatory**" if found.get("enforcementLevel") == "mandatory" else "advisory"
-        name = str(found.get("resourceUrn") or "").rpartition("::")[2]
+    about: dict[tuple[int, str, str, str], list[str]] = defaultdict(list)
+    for found in preview.violations:
         pack = f"{found.get('policyPackName', '')} {found.get('policyPackVersion') or ''}".strip()
+        rank = order.get(str(found.get("enforcementLevel")), 2)
+        rule = (rank, str(found.get("policyName", "")), pack, str(found.get("message", "")))
+        name = str(found.get("resourceUrn") or "").rpartition("::")[2]
+        about[rule] += [name] if name else []
+    chunks: list[str] = []
+    # Sorted by rank alone: within one, as the engine told them.
+    for rule, names in sorted(about.items(), key=lambda entry: entry[0][0]):
+        rank, policy, pack, message = rule
+        shown = ", ".join(map(writer.code, names[:MOST_NAMES]))
+        more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
         chunks.append(
-            f"{level}: {writer.code(str(found.get('policyName', '')))} of {writer.code(pack)}"
-            + (f" on {writer.code(name)}" if name else "")
+            f"{'advisory' if rank else '**mandatory**'}: {writer.code(policy)} of "
+            f"{writer.code(pack)}"
+            + (f" on {shown}{more}" if names else "")
             + "\n\n"
-            + writer.text_block(str(found.get("message", "")))
+            + writer.text_block(message)
         )
     return chunks
 

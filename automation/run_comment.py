@@ -164,9 +164,9 @@ def comment(ours: Trained, judgement: Judgement, deployed: Deployed, now: dateti
     head = [
         watermark("run", deployed.stack, ours.run),
         _title(record, judgement, writer),
+        *_why(record, writer),
         *_verdict(ours, judgement, writer),
         _effort(record, deployed, now, writer),
-        *_why(record, writer),
     ]
     tail = _tail(record)
     sections = [
@@ -356,11 +356,12 @@ def _curves(ours: Trained, rival: Rival | None, writer: Writer) -> list[str]:
             continue
         values = [value for course in curves.values() for value in course]
         width = max(map(len, curves))
+        count = min(max(map(len, curves.values())), MOST_BARS)
         lines += ["", what] if lines else [what]
         for name, course in curves.items():
             ends = f"{_number(what, course[0])} → {_number(what, course[-1])}"
             bars = _bars(course, min(values), max(values))
-            lines.append(f"  {name:<{width}}  {bars}  {ends}, {len(course)} epochs")
+            lines.append(f"  {name:<{width}}  {bars:<{count}}  {ends}, {len(course)} epochs")
     return [writer.block(lines, "text")] if lines else []
 
 

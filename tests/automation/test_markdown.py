@@ -217,6 +217,22 @@ def test_a_provider_without_an_account_is_told_in_its_own_words():
     assert "Traceback" not in text
 
 
+def test_a_broken_policy_is_told_once_with_all_that_breaks_it():
+    lines = lines_of(recorded("policy"))
+
+    assert lines[2] == "## ❌ Preview of `dev` in `us-east-1` failed"
+    first = lines.index("### Policy violations") + 2
+    assert lines[first] == (
+        "**mandatory**: `no-public-access` of `pushtrain 0.1.0` on "
+        "`pushtrain-network-public-us-east-1a`, `pushtrain-network-public-us-east-1b`"
+    )
+    assert "leave mapPublicIpOnLaunch out" in lines
+    assert [line.partition(":")[0] for line in lines if " of `pushtrain 0.1.0`" in line] == [
+        "**mandatory**",
+        "advisory",
+    ]
+
+
 def test_events_of_the_automation_api_tell_the_same():
     for name in ("update", "replace"):
         events = recorded(name)

@@ -78,7 +78,7 @@ def test_a_better_training(place):
     assert "| `8` | 100.00% | 97.22% | +2.78 points |\n| `3` | 100.00% | 97.92% |" in text
     assert "8 more changed less." in text
     assert "  this run  ▁▇██████████  32.56% → 100.00%, 12 epochs" in text
-    assert "  champion  ▃███  51.04% → 99.84%, 4 epochs" in text
+    assert "  champion  ▃███          51.04% → 99.84%, 4 epochs" in text
     assert "- commit 5e1f09ac7d3b\n" in text
 
 
