@@ -1,6 +1,7 @@
 """What each role may do: whatever a stack takes of AWS, nothing of others', and no way to more."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,6 +130,23 @@ def test_what_only_looks_changes_nothing():
     }
 
     assert levels == {"Read", "List"}
+
+
+@pytest.mark.parametrize(
+    ("operation", "role"),
+    [("up", "deploy-dev"), ("destroy", "deploy-dev"), ("preview and refresh", "preview")],
+)
+def test_what_the_provider_was_seen_to_call_is_granted(account, attached, operation, role):
+    seen = json.loads((Path(__file__).parent / "provider_calls.json").read_text())[operation]
+    granted = {
+        action
+        for name in attached[role]
+        for statement in account.document(name, "policy")["Statement"]
+        for action in statement["Action"]
+    }
+
+    assert len(seen) > 50
+    assert set(seen) - granted == set()
 
 
 # The documents
