@@ -1,11 +1,17 @@
 """The stacks of this repository keep every rule of the policy pack."""
 
+import runpy
+from pathlib import Path
 from typing import Any
 
 import pulumi
 import pytest
+import yaml
 
 from policy.rules import RESOURCE_RULES, STACK_RULES, UNKNOWN, Resource
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted({file.name for file in ROOT.glob("Pulumi.*.yaml")} - {"Pulumi.local.yaml"})
 
 
 def as_resources(deployment) -> list[Resource]:
@@ -39,17 +45,20 @@ def findings(resources):
         yield from ((rule.name, found) for found in rule.check(resources))
 
 
-@pytest.fixture(scope="module")
-def resources(dev):
-    return as_resources(dev)
+@pytest.fixture(params=FILES)
+def run(request, deploy):
+    """Give what runs the program as one of the stacks that are for AWS."""
+    config = yaml.safe_load((ROOT / request.param).read_text())["config"]
+    main = str(ROOT / "__main__.py")
+    return lambda **options: deploy(lambda: runpy.run_path(main), config, **options)
 
 
-def test_nothing_is_found_in_the_stack(resources):
-    assert list(findings(resources)) == []
+def test_nothing_is_found_in_a_stack(run):
+    assert list(findings(as_resources(run()))) == []
 
 
-def test_in_a_first_preview_nothing_is_wrong_and_some_is_not_known(deploy):
-    found = list(findings(as_resources(deploy.whole(preview=True))))
+def test_in_a_first_preview_nothing_is_wrong_and_some_is_not_known(run):
+    found = list(findings(as_resources(run(preview=True))))
 
     assert {name for name, _ in found} >= {"no-wildcards", "tls-only", "dead-letter-queues"}
     assert [each for _, each in found if each.known] == []

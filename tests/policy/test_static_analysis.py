@@ -3,16 +3,20 @@
 import fnmatch
 import json
 import re
+import runpy
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.policy import terraform
 
 ROOT = Path(__file__).parents[2]
 CHECKOV = ROOT / ".venv/checkov/bin/checkov"
 ROW = re.compile(r"\| (CKV\w+) \| (.+?) \| (.+) \|")
+FILE = ROOT / "Pulumi.prod.yaml"
+# Until there is such a file.
 PRODUCTION = {
     "image.build": False,
     "destroyable": False,
@@ -47,7 +51,9 @@ def accepted():
 @pytest.fixture(scope="module")
 def resources(deploy):
     """Give each AWS resource of the production stack, by its address in Terraform."""
-    deployment = deploy.whole(PRODUCTION)
+    config = yaml.safe_load(FILE.read_text())["config"] if FILE.exists() else PRODUCTION
+    main = str(ROOT / "__main__.py")
+    deployment = deploy(lambda: runpy.run_path(main), config, stack="prod")
     return {
         terraform.address(made): made
         for made in deployment.registrations
