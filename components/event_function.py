@@ -55,6 +55,8 @@ class EventFunctionArgs:
     log_retention_days: int
     permissions_boundary: str | None
     """ARN of the policy that bounds the function's role."""
+    key: policies.KeyScope | None
+    """The key that queues and log are encrypted with; None for AWS's own."""
 
 
 class EventFunction(ComponentResource):
@@ -87,14 +89,18 @@ class EventFunction(ComponentResource):
         undelivered, failed = (
             sqs.Queue(
                 f"{name}-{fate}",
-                sqs_managed_sse_enabled=True,
+                sqs_managed_sse_enabled=None if args.key else True,
+                kms_master_key_id=args.key.key_arn if args.key else None,
                 message_retention_seconds=QUEUE_RETENTION_SECONDS,
                 opts=child,
             )
             for fate in ("undelivered", "failed")
         )
         logs = cloudwatch.LogGroup(
-            f"{name}-logs", retention_in_days=args.log_retention_days, opts=child
+            f"{name}-logs",
+            retention_in_days=args.log_retention_days,
+            kms_key_id=args.key.key_arn if args.key else None,
+            opts=child,
         )
         role = iam.Role(
             f"{name}-role",
@@ -113,7 +119,7 @@ class EventFunction(ComponentResource):
                 opts=child,
             )
             for part, policy in (
-                ("basics", policies.function_basics(logs.arn, failed.arn)),
+                ("basics", policies.function_basics(logs.arn, failed.arn, args.key)),
                 ("work", args.policy),
             )
         ]

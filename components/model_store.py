@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pulumi import ComponentResource, FileAsset, Output, ResourceOptions
+from pulumi import ComponentResource, FileAsset, Input, Output, ResourceOptions
 from pulumi_aws import s3
 
 from components import policies
@@ -24,6 +24,8 @@ class ModelStoreArgs:
     """False protects the bucket, and leaves it in the account even when destroyed."""
     data_path: Path | None
     """File to upload as the data set."""
+    key_arn: Input[str] | None
+    """The key that objects are encrypted with from now on; None for S3's own."""
 
 
 class ModelStore(ComponentResource):
@@ -53,10 +55,21 @@ class ModelStore(ComponentResource):
             versioning_configuration={"status": "Enabled"},
             opts=child,
         )
-        s3.BucketServerSideEncryptionConfiguration(
+        encryption = s3.BucketServerSideEncryptionConfiguration(
             f"{name}-encryption",
             bucket=bucket.bucket,
-            rules=[{"apply_server_side_encryption_by_default": {"sse_algorithm": "AES256"}}],
+            rules=[
+                {"apply_server_side_encryption_by_default": {"sse_algorithm": "AES256"}}
+                if args.key_arn is None
+                else {
+                    "apply_server_side_encryption_by_default": {
+                        "sse_algorithm": "aws:kms",
+                        "kms_master_key_id": args.key_arn,
+                    },
+                    # One call of KMS for many objects, not one for each: each is billed.
+                    "bucket_key_enabled": True,
+                }
+            ],
             opts=child,
         )
         public_access = s3.BucketPublicAccessBlock(
@@ -129,8 +142,8 @@ class ModelStore(ComponentResource):
                 key=DATA_KEY,
                 source=FileAsset(str(args.data_path)),
                 metadata={"filename": args.data_path.name},
-                # A run freezes the version that it trains on.
-                opts=ResourceOptions(parent=self, depends_on=[versioning]),
+                # A run freezes the version that it trains on, under the bucket's key if it has one.
+                opts=ResourceOptions(parent=self, depends_on=[versioning, encryption]),
             )
 
         self.bucket_name = bucket.bucket

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from pulumi import ComponentResource, Output, ResourceOptions
+from pulumi import ComponentResource, Input, Output, ResourceOptions
 from pulumi_aws import sns
 
 from components import policies
@@ -18,6 +18,8 @@ class NoticesArgs:
     emails: Sequence[str]
     webhooks: Sequence[str]
     """https URLs."""
+    key_arn: Input[str] | None
+    """The key of the messages; None for SNS's own encrypted disks."""
 
 
 class Notices(ComponentResource):
@@ -29,11 +31,11 @@ class Notices(ComponentResource):
         super().__init__("pushtrain:notices:Notices", name, None, opts)
         child = ResourceOptions(parent=self)
 
-        # No KMS key. SNS keeps a message on encrypted disks, for minutes, and mails it as plain
-        # text; a key adds to that who may publish. With AWS's own (alias/aws/sns), whose policy
-        # nobody can change, CloudWatch alarms could never publish here, and one of ours is 1 $ a
-        # month: https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
-        topic = sns.Topic(f"{name}-topic", opts=child)
+        # No KMS key by default. SNS keeps a message on encrypted disks, for minutes, and mails it
+        # as plain text; a key adds to that who may publish. AWS's own (alias/aws/sns) has a policy
+        # that nobody can change, and CloudWatch alarms could never publish here; one of ours is
+        # 1 $ a month: https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
+        topic = sns.Topic(f"{name}-topic", kms_master_key_id=args.key_arn, opts=child)
         sns.TopicPolicy(
             f"{name}-tls-only",
             arn=topic.arn,

@@ -3,11 +3,20 @@
 import pulumi_aws as aws
 from pulumi import ComponentResource, InvokeOptions, Output, ResourceOptions
 
+from components.encryption import Encryption, EncryptionArgs
 from components.image_repository import ImageRepository, ImageRepositoryArgs
 from components.model_store import ModelStore, ModelStoreArgs
-from components.network import SUBNET_CIDR_BLOCKS, Network, NetworkArgs
+from components.network import (
+    SUBNET_CIDR_BLOCKS,
+    Existing,
+    Mode,
+    Network,
+    NetworkArgs,
+    Private,
+    Public,
+)
 from components.notices import Notices, NoticesArgs
-from components.policies import AwsScope
+from components.policies import AwsScope, KeyScope
 from components.push_trigger import PushTrigger, PushTriggerArgs
 from components.settings import Settings
 from components.trainer_image import TrainerImage, TrainerImageArgs
@@ -17,6 +26,8 @@ from components.training_task import TrainingTask, TrainingTaskArgs
 class TrainingPipeline(ComponentResource):
     """Every image pushed to its repository is trained, and the model lies in its bucket."""
 
+    encryption: Encryption | None
+    """None where AWS's own keys are good enough."""
     network: Network
     store: ModelStore
     repository: ImageRepository
@@ -36,13 +47,22 @@ class TrainingPipeline(ComponentResource):
             region=aws.get_region_output(opts=look_up).region,
             account=aws.get_caller_identity_output(opts=look_up).account_id,
         )
-        # Names are part of the subnets' own, so they are needed now; local zones run no Fargate.
-        zones = aws.get_availability_zones(
-            state="available",
-            filters=[{"name": "opt-in-status", "values": ["opt-in-not-required"]}],
-            opts=look_up,
-        ).names
-
+        self.encryption = (
+            Encryption(
+                f"{name}-encryption",
+                EncryptionArgs(
+                    stack=settings.stack,
+                    resources=name,
+                    scope=scope,
+                    destroyable=settings.destroyable,
+                ),
+                child,
+            )
+            if settings.customer_key
+            else None
+        )
+        key_arn = self.encryption.key_arn if self.encryption else None
+        key = KeyScope(key_arn=key_arn, region=scope.region) if key_arn else None
         self.store = ModelStore(
             f"{name}-store",
             ModelStoreArgs(
@@ -50,22 +70,16 @@ class TrainingPipeline(ComponentResource):
                 old_version_retention_days=settings.old_version_retention_days,
                 destroyable=settings.destroyable,
                 data_path=settings.data_path,
+                key_arn=key_arn,
             ),
             child,
         )
         self.repository = ImageRepository(
             f"{name}-images",
             ImageRepositoryArgs(
-                immutable_tags=not settings.image_build, destroyable=settings.destroyable
-            ),
-            child,
-        )
-        self.network = Network(
-            f"{name}-network",
-            NetworkArgs(
-                bucket_arn=self.store.bucket_arn,
-                zones=tuple(sorted(zones)[: len(SUBNET_CIDR_BLOCKS)]),
-                scope=scope,
+                immutable_tags=not settings.image_build,
+                destroyable=settings.destroyable,
+                key_arn=key_arn,
             ),
             child,
         )
@@ -79,15 +93,26 @@ class TrainingPipeline(ComponentResource):
                 container_insights=settings.container_insights,
                 log_retention_days=settings.log_retention_days,
                 permissions_boundary=settings.permissions_boundary,
+                key=key,
+                secrets=settings.secrets,
                 repository=self.repository,
                 bucket_arn=self.store.bucket_arn,
                 scope=scope,
             ),
             child,
         )
+        self.network = Network(
+            f"{name}-network",
+            NetworkArgs(
+                bucket_arn=self.store.bucket_arn, mode=self._mode(settings, look_up), scope=scope
+            ),
+            child,
+        )
         self.notices = Notices(
             f"{name}-notices",
-            NoticesArgs(emails=settings.notify_emails, webhooks=settings.notify_webhooks),
+            NoticesArgs(
+                emails=settings.notify_emails, webhooks=settings.notify_webhooks, key_arn=key_arn
+            ),
             child,
         )
         self.trigger = PushTrigger(
@@ -106,6 +131,7 @@ class TrainingPipeline(ComponentResource):
                 tag_prefixes=settings.image_tag_prefixes,
                 log_retention_days=settings.log_retention_days,
                 permissions_boundary=settings.permissions_boundary,
+                key=key,
                 repository=self.repository,
                 network=self.network,
                 store=self.store,
@@ -160,3 +186,27 @@ class TrainingPipeline(ComponentResource):
             **({"image": self.image.uri} if self.image else {}),
         }
         self.register_outputs(self.outputs)
+
+    def _mode(self, settings: Settings, look_up: InvokeOptions) -> Mode:
+        """Return the network that the settings ask for."""
+        if settings.network == "existing":
+            return Existing(
+                vpc_id=settings.network_vpc_id,
+                subnet_ids=settings.network_subnet_ids,
+                assign_public_ip=settings.network_assign_public_ip,
+            )
+        # Names are part of the subnets' own, so they are needed now; local zones run no Fargate.
+        names = aws.get_availability_zones(
+            state="available",
+            filters=[{"name": "opt-in-status", "values": ["opt-in-not-required"]}],
+            opts=look_up,
+        ).names
+        zones = tuple(sorted(names)[: len(SUBNET_CIDR_BLOCKS)])
+        if settings.network == "public":
+            return Public(zones=zones)
+        return Private(
+            zones=zones,
+            repository_arn=self.repository.arn,
+            log_group_arn=self.task.log_group_arn,
+            secret_arns=tuple(settings.secrets.values()),
+        )

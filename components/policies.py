@@ -15,6 +15,8 @@ Statement: TypeAlias = dict[str, Any]
 EVENT_SOURCE: Final = "pushtrain"
 EVENT_DETAIL_TYPE: Final = "Training Run Ended"
 """What handler/notices.py puts on the account's event bus."""
+SECRETS_MANAGER: Final = "secretsmanager"
+PARAMETER_STORE: Final = "ssm"
 CHAMPION_KEY: Final = "models/champion.json"
 _READ_TO_BRING_ON: Final = ("runs/*", "slots.json")
 _READ_TO_END: Final = ("open/*", CHAMPION_KEY)
@@ -170,8 +172,112 @@ def _tls_only_queue(queue_arn: Input[str]) -> Statement:
     }
 
 
-def task_execution(repository_arn: Input[str], log_group_arn: Input[str]) -> Document:
-    """Let the ECS agent pull the stack's images and write its tasks' logs."""
+def stack_key(scope: AwsScope, resources: str) -> Document:
+    """Let the account's own policies say who uses the stack's key, and AWS where it is no role.
+
+    S3, SQS and SNS use it in the name of whoever calls them, ECR by a grant of whoever makes the
+    repository; the account's policies let them, by the first statement.
+    """
+    return document(
+        {
+            "Sid": "AccountDecides",
+            "Effect": "Allow",
+            "Principal": {
+                "AWS": Output.format("arn:{0}:iam::{1}:root", scope.partition, scope.account)
+            },
+            "Action": "kms:*",
+            # In a key's policy: this key.
+            "Resource": "*",
+        },
+        # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
+        {
+            "Sid": "LogGroups",
+            "Effect": "Allow",
+            "Principal": {"Service": Output.format("logs.{0}.amazonaws.com", scope.region)},
+            "Action": [
+                "kms:Decrypt",
+                "kms:DescribeKey",
+                "kms:Encrypt",
+                "kms:GenerateDataKey",
+                "kms:GenerateDataKeyWithoutPlaintext",
+                "kms:ReEncryptFrom",
+                "kms:ReEncryptTo",
+            ],
+            "Resource": "*",
+            "Condition": {
+                "ArnLike": {
+                    "kms:EncryptionContext:aws:logs:arn": scope.arn(
+                        "logs", f"log-group:{resources}-*"
+                    )
+                }
+            },
+        },
+        # No condition: EventBridge tells KMS neither account nor rule, and what it could not
+        # deliver would be lost. The queue's own policy says which rule may send.
+        # https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
+        {
+            "Sid": "UndeliveredEvents",
+            "Effect": "Allow",
+            "Principal": {"Service": "events.amazonaws.com"},
+            "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
+            "Resource": "*",
+        },
+        {
+            "Sid": "AlarmsToTopic",
+            "Effect": "Allow",
+            "Principal": {"Service": "cloudwatch.amazonaws.com"},
+            "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
+            "Resource": "*",
+            "Condition": {
+                "StringEquals": {"aws:SourceAccount": scope.account},
+                "ArnLike": {"aws:SourceArn": scope.arn("cloudwatch", f"alarm:{resources}-*")},
+            },
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyScope:
+    """The stack's own key, which a role may use through AWS's services alone."""
+
+    key_arn: Input[str]
+    region: Input[str]
+
+    def through(self, service: str, *actions: str) -> Statement:
+        """Let a role use the key in what it asks of a service."""
+        via = Output.format("{0}.{1}.amazonaws.com", service, self.region)
+        return allow(
+            f"UseKeyThrough{service.upper()}",
+            actions,
+            [self.key_arn],
+            {"StringEquals": {"kms:ViaService": via}},
+        )
+
+
+def _keyed(key: KeyScope | None, *services: str) -> list[Statement]:
+    """Let a role read and write what these services encrypt, where a stack has its own key."""
+    if key is None:
+        return []
+    return [key.through(service, "kms:Decrypt", "kms:GenerateDataKey") for service in services]
+
+
+def task_execution(
+    repository_arn: Input[str], log_group_arn: Input[str], secret_arns: Sequence[str] = ()
+) -> Document:
+    """Let the ECS agent pull the stack's images, hand secrets over and write its tasks' logs."""
+    return document(
+        *pull_image(repository_arn)["Statement"],
+        *write_log(log_group_arn)["Statement"],
+        *(
+            statement
+            for service in (SECRETS_MANAGER, PARAMETER_STORE)
+            for statement in read_secrets(service, secret_arns)["Statement"]
+        ),
+    )
+
+
+def pull_image(repository_arn: Input[str]) -> Document:
+    """Let the ECS agent pull the stack's images."""
     return document(
         # This call knows no resource: it names a registry, which is the account.
         allow("LogInToRegistry", ["ecr:GetAuthorizationToken"], ["*"]),
@@ -180,17 +286,51 @@ def task_execution(repository_arn: Input[str], log_group_arn: Input[str]) -> Doc
             ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
             [repository_arn],
         ),
+    )
+
+
+def write_log(log_group_arn: Input[str]) -> Document:
+    """Let the ECS agent write a task's log."""
+    return document(
         allow(
             "WriteLog",
             ["logs:CreateLogStream", "logs:PutLogEvents"],
             [Output.format("{0}:log-stream:*", log_group_arn)],
-        ),
+        )
     )
 
 
-def training_task(bucket_arn: Input[str], data_key: str) -> Document:
+def read_secrets(service: str, secret_arns: Sequence[str]) -> Document:
+    """Let the ECS agent read those of the secrets that are kept by this service.
+
+    https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html
+    """
+    arns = sorted({secret_arn(arn) for arn in secret_arns if service_of(arn) == service})
+    sid, action = {
+        SECRETS_MANAGER: ("ReadSecrets", "secretsmanager:GetSecretValue"),
+        PARAMETER_STORE: ("ReadSecretParameters", "ssm:GetParameters"),
+    }[service]
+    return document(*([allow(sid, [action], arns)] if arns else []))
+
+
+def service_of(arn: str) -> str:
+    """Return the service of an ARN."""
+    return arn.split(":")[2]
+
+
+def secret_arn(value_from: str) -> str:
+    """Return what IAM knows a secret by: without the key, stage and version that ECS is told."""
+    return ":".join(value_from.split(":")[:7])
+
+
+def through_endpoint(statements: Document) -> Document:
+    """Return what a role may do as the policy of an endpoint: whoever asks, no more than that."""
+    return document(*({**each, "Principal": "*"} for each in statements["Statement"]))
+
+
+def training_task(bucket_arn: Input[str], data_key: str, key: KeyScope | None = None) -> Document:
     """Let a trainer read data and models, publish and keep checkpoints, but touch no run record."""
-    return document(*_train(bucket_arn, data_key))
+    return document(*_train(bucket_arn, data_key), *_keyed(key, "s3"))
 
 
 def _train(bucket_arn: Input[str], data_key: str) -> list[Statement]:
@@ -250,6 +390,7 @@ class HandlerScope:
     """Of the tasks that they start."""
     wiring_name: str
     parameters_name: str
+    key: KeyScope | None = None
 
     def objects(self, *keys: str) -> list[Input[str]]:
         """Return the ARNs of objects in the stack's bucket."""
@@ -277,6 +418,7 @@ def invoke_function(scope: HandlerScope) -> Document:
         *_claim_run(scope),
         *_bring_run_on(scope),
         _tell_absent(scope.bucket_arn, scope.data_key, *_READ_TO_BRING_ON),
+        *_keyed(scope.key, "s3"),
     )
 
 
@@ -287,6 +429,7 @@ def observe_function(scope: HandlerScope) -> Document:
         *_bring_run_on(scope),
         *_end_run(scope),
         _tell_absent(scope.bucket_arn, *_READ_TO_BRING_ON, *_READ_TO_END),
+        *_keyed(scope.key, "s3", "sns"),
     )
 
 
@@ -302,6 +445,7 @@ def reconcile_function(scope: HandlerScope) -> Document:
         allow("FindTasks", ["ecs:ListTasks"], ["*"], scope.in_cluster),
         allow("LookAtTasks", ["ecs:DescribeTasks"], [scope.tasks], scope.in_cluster),
         allow("FindLostPushes", ["ecr:DescribeImages"], [scope.repository_arn]),
+        *_keyed(scope.key, "s3", "sns"),
     )
 
 
@@ -391,7 +535,9 @@ def _end_run(scope: HandlerScope) -> list[Statement]:
     ]
 
 
-def function_basics(log_group_arn: Input[str], failed_queue_arn: Input[str]) -> Document:
+def function_basics(
+    log_group_arn: Input[str], failed_queue_arn: Input[str], key: KeyScope | None = None
+) -> Document:
     """Let a Lambda write its log, and leave an event that it failed on in the queue."""
     return document(
         allow(
@@ -400,6 +546,7 @@ def function_basics(log_group_arn: Input[str], failed_queue_arn: Input[str]) -> 
             [Output.format("{0}:log-stream:*", log_group_arn)],
         ),
         allow("KeepFailedEvent", ["sqs:SendMessage"], [failed_queue_arn]),
+        *_keyed(key, "sqs"),
     )
 
 

@@ -45,6 +45,7 @@ class PushTriggerArgs:
     tag_prefixes: Sequence[str]
     log_retention_days: int
     permissions_boundary: str | None
+    key: policies.KeyScope | None
     repository: ImageRepository
     network: Network
     store: ModelStore
@@ -120,6 +121,7 @@ class PushTrigger(ComponentResource):
             role_arns=[args.task.execution_role_arn, args.task.task_role_arn],
             wiring_name=self.wiring_name,
             parameters_name=self.parameters_name,
+            key=args.key,
         )
         # A handler that ran before its wiring is there would fail.
         wired = ResourceOptions(parent=self, depends_on=[wiring])
@@ -136,6 +138,7 @@ class PushTrigger(ComponentResource):
                 memory=OBSERVE_MEMORY,
                 log_retention_days=args.log_retention_days,
                 permissions_boundary=args.permissions_boundary,
+                key=args.key,
             ),
             wired,
         )
@@ -152,6 +155,7 @@ class PushTrigger(ComponentResource):
                 memory=INVOKE_MEMORY,
                 log_retention_days=args.log_retention_days,
                 permissions_boundary=args.permissions_boundary,
+                key=args.key,
             ),
             # Nothing may start before its end would be noticed.
             ResourceOptions(parent=self, depends_on=[wiring, self.observe]),
@@ -170,6 +174,7 @@ class PushTrigger(ComponentResource):
                 memory=RECONCILE_MEMORY,
                 log_retention_days=args.log_retention_days,
                 permissions_boundary=args.permissions_boundary,
+                key=args.key,
             ),
             wired,
         )

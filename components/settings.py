@@ -60,6 +60,22 @@ METRIC_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,63}")
 GOALS: Final = ("max", "min")
 BOUNDARY: Final = "permissionsBoundary"
 POLICY_ARN = re.compile(r"arn:aws[a-z-]*:iam::([0-9]{12}|aws):policy/[A-Za-z0-9+=,.@_/-]{1,512}")
+NETWORKS: Final = ("public", "private", "existing")
+VPC_ID = re.compile(r"vpc-([0-9a-f]{8}|[0-9a-f]{17})")
+SUBNET_ID = re.compile(r"subnet-([0-9a-f]{8}|[0-9a-f]{17})")
+MOST_SUBNETS: Final = 16
+"""https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_AwsVpcConfiguration.html"""
+SECRET_NAME = re.compile(r"(?!AWS_|ECS_|PUSHTRAIN_)[A-Za-z_][A-Za-z0-9_]{0,127}")
+"""An environment variable's name that is none of those that AWS and the handlers set."""
+SECRET_ARN = re.compile(
+    r"arn:aws[a-z-]*:(secretsmanager:[a-z0-9-]+:[0-9]{12}:secret:[A-Za-z0-9/_+=.@-]{1,519}(:[^:]*:[^:]*:[^:]*)?"
+    r"|ssm:[a-z0-9-]+:[0-9]{12}:parameter/[A-Za-z0-9_./-]{1,1010})"
+)
+"""What ECS takes in valueFrom; a secret's may end in key, version stage and version.
+
+https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Secret.html
+"""
+MOST_SECRETS: Final = 50
 
 
 T = TypeVar("T", int, str, bool)
@@ -93,6 +109,15 @@ class Settings:
     destroyable: bool
     permissions_boundary: str | None
     """ARN of a managed policy."""
+    network: str
+    """One of NETWORKS."""
+    network_vpc_id: str
+    """Empty unless the network exists; so are the subnets."""
+    network_subnet_ids: tuple[str, ...]
+    network_assign_public_ip: bool
+    customer_key: bool
+    secrets: Mapping[str, str]
+    """Environment variable -> ARN; never a value."""
     data_path: Path | None
     image_build: bool
     image_context: Path
@@ -131,6 +156,12 @@ class Settings:
             old_version_retention_days=reader.value("oldVersionRetentionDays", int),
             destroyable=reader.value("destroyable", bool),
             permissions_boundary=reader.value("permissionsBoundary", str) or None,
+            network=reader.value("network", str),
+            network_vpc_id=reader.value("network.vpcId", str),
+            network_subnet_ids=reader.strings("network.subnetIds"),
+            network_assign_public_ip=reader.value("network.assignPublicIp", bool),
+            customer_key=reader.value("customerKey", bool),
+            secrets=read_secrets(reader),
             data_path=Path(path) if (path := reader.value("data.path", str)) else None,
             image_build=reader.value("image.build", bool),
             image_context=Path(reader.value("image.context", str)),
@@ -167,11 +198,43 @@ class Settings:
         if self.permissions_boundary and not POLICY_ARN.fullmatch(self.permissions_boundary):
             rule, mend = "be the ARN of a managed policy, or empty", set_to(BOUNDARY, '""')
             fault(BOUNDARY, rule, self.permissions_boundary, mend)
+        self._check_network(fault)
         self._check_tag_prefixes(fault)
         self._check_subscribers(fault)
         self._check_limits(fault)
         self._check_retention(fault)
         self._check_champion(fault)
+
+    def _check_network(self, fault: "Fault") -> None:
+        vpc, subnets, address = "network.vpcId", "network.subnetIds", "network.assignPublicIp"
+        if self.network not in NETWORKS:
+            rule = f"be one of {', '.join(NETWORKS)}"
+            fault("network", rule, self.network, set_to("network", "public"))
+            return
+        if self.network != "existing":
+            others: tuple[tuple[str, object], ...] = (
+                (vpc, self.network_vpc_id),
+                (subnets, list(self.network_subnet_ids)),
+                (address, self.network_assign_public_ip),
+            )
+            for key, value in others:
+                if value:
+                    rule = f"not be set with network {self.network}, whose own it is"
+                    fault(key, rule, value, f"pulumi config rm {NAMESPACE}:{key}")
+            return
+        if not VPC_ID.fullmatch(self.network_vpc_id):
+            rule, mend = "be a VPC's id with network existing", set_to(vpc, "vpc-<id>")
+            fault(vpc, rule, self.network_vpc_id, mend)
+        given = self.network_subnet_ids
+        example = write_list(subnets, ["subnet-<id>"])
+        if not 1 <= len(given) <= MOST_SUBNETS:
+            rule = f"hold 1 to {MOST_SUBNETS} subnets with network existing"
+            fault(subnets, rule, list(given), example)
+        for subnet in given:
+            if not SUBNET_ID.fullmatch(subnet):
+                fault(subnets, "hold ids of subnets", subnet, example)
+            if given.count(subnet) > 1:
+                fault(subnets, "name each once", subnet, "take one out of the stack file")
 
     def _check_limits(self, fault: "Fault") -> None:
         for key, number, most in (
@@ -253,6 +316,29 @@ class Settings:
                     fault(key, rule, shown, write_list(key, [example]))
                 if given.count(item) > 1:
                     fault(key, "name each once", shown, "take one out of the stack file")
+
+
+def read_secrets(reader: "Reader") -> Mapping[str, str]:
+    """Read NAME=ARN items; whoever wrote a secret itself there shall not find it in a log."""
+    key, secrets = "secrets", dict[str, str]()
+    example = write_list(key, ["TOKEN=arn:aws:secretsmanager:..."])
+    items = reader.strings(key)
+    if len(items) > MOST_SECRETS:
+        mend = "take some out of the stack file"
+        reader.fault(key, f"hold at most {MOST_SECRETS}", len(items), mend)
+    for at, item in enumerate(items):
+        name, _, arn = item.partition("=")
+        if not SECRET_NAME.fullmatch(name):
+            rule = "hold NAME=ARN items with NAME an environment variable's, not AWS_, ECS_ or "
+            reader.fault(key, f"{rule}PUSHTRAIN_...", f"item {at + 1}", example)
+        elif not SECRET_ARN.fullmatch(arn):
+            rule = "hold NAME=ARN items with the ARN of a Secrets Manager secret or SSM parameter"
+            reader.fault(key, rule, f"{name}=...", example)
+        elif name in secrets:
+            mend = "take one out of the stack file"
+            reader.fault(key, f"name {name} once", f"{name}=...", mend)
+        secrets[name] = arn
+    return MappingProxyType(secrets)
 
 
 def is_webhook(url: str) -> bool:

@@ -36,6 +36,10 @@ class TrainingTaskArgs:
     scope: policies.AwsScope
     permissions_boundary: str | None
     """ARN of the policy that bounds the roles of tasks."""
+    key: policies.KeyScope | None
+    """The key that log and bucket are encrypted with; None for AWS's own."""
+    secrets: Mapping[str, str]
+    """Environment variable -> ARN of the secret that is in it."""
 
 
 class TrainingTask(ComponentResource):
@@ -71,7 +75,10 @@ class TrainingTask(ComponentResource):
             opts=child,
         )
         logs = cloudwatch.LogGroup(
-            f"{name}-logs", retention_in_days=args.log_retention_days, opts=child
+            f"{name}-logs",
+            retention_in_days=args.log_retention_days,
+            kms_key_id=args.key.key_arn if args.key else None,
+            opts=child,
         )
         execution_role = iam.Role(
             f"{name}-execution",
@@ -85,7 +92,9 @@ class TrainingTask(ComponentResource):
         execution_policy = iam.RolePolicy(
             f"{name}-execution-policy",
             role=execution_role.name,
-            policy=Output.json_dumps(policies.task_execution(args.repository.arn, logs.arn)),
+            policy=Output.json_dumps(
+                policies.task_execution(args.repository.arn, logs.arn, tuple(args.secrets.values()))
+            ),
             opts=child,
         )
         task_role = iam.Role(
@@ -104,7 +113,7 @@ class TrainingTask(ComponentResource):
         task_policy = iam.RolePolicy(
             f"{name}-task-policy",
             role=task_role.name,
-            policy=Output.json_dumps(policies.training_task(args.bucket_arn, DATA_KEY)),
+            policy=Output.json_dumps(policies.training_task(args.bucket_arn, DATA_KEY, args.key)),
             opts=child,
         )
         template = ecs.TaskDefinition(
@@ -129,6 +138,7 @@ class TrainingTask(ComponentResource):
                         memory=args.memory,
                         log_group=logs.name,
                         region=args.scope.region,
+                        secrets=args.secrets,
                     )
                 ],
                 sort_keys=True,
@@ -157,10 +167,15 @@ class TrainingTask(ComponentResource):
 
 
 def container_definition(
-    *, image: Input[str], memory: int, log_group: Input[str], region: Input[str]
+    *,
+    image: Input[str],
+    memory: int,
+    log_group: Input[str],
+    region: Input[str],
+    secrets: Mapping[str, str],
 ) -> Mapping[str, Any]:
     """Return the container; AWS's own defaults are written out, or each preview shows a change."""
-    return {
+    definition: dict[str, Any] = {
         "name": CONTAINER,
         "image": image,
         "essential": True,
@@ -184,3 +199,9 @@ def container_definition(
             },
         },
     }
+    if secrets:
+        # Where each secret is, not what it is: ECS's agent reads it as the task starts.
+        definition["secrets"] = [
+            {"name": name, "valueFrom": arn} for name, arn in sorted(secrets.items())
+        ]
+    return definition

@@ -10,7 +10,9 @@ def made(deploy):
     """Return a function that deploys a repository alone."""
 
     def make(*, immutable_tags=False, destroyable=False):
-        args = ImageRepositoryArgs(immutable_tags=immutable_tags, destroyable=destroyable)
+        args = ImageRepositoryArgs(
+            immutable_tags=immutable_tags, destroyable=destroyable, key_arn=None
+        )
         return deploy(lambda: ImageRepository("images", args))
 
     return make

@@ -15,6 +15,7 @@ def made(deploy):
             old_version_retention_days=7,
             destroyable=destroyable,
             data_path=data_path,
+            key_arn=None,
         )
         return deploy(lambda: ModelStore("store", args))
 

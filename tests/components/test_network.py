@@ -4,14 +4,14 @@ import re
 
 import pytest
 
-from components.network import Network, NetworkArgs
+from components.network import Network, NetworkArgs, Public
 from components.policies import AwsScope
 
 SCOPE = AwsScope(partition="aws", region="us-east-1", account="123456789012")
 
 
 def network_args(zones=("us-east-1a", "us-east-1b")):
-    return NetworkArgs(bucket_arn="arn:aws:s3:::models", zones=zones, scope=SCOPE)
+    return NetworkArgs(bucket_arn="arn:aws:s3:::models", mode=Public(zones=zones), scope=SCOPE)
 
 
 @pytest.fixture

@@ -74,6 +74,9 @@ def test_default_handed_over_under_its_path_counts_until_the_stack_sets_the_key(
         'pushtrain:["image.tagPrefixes"]': "[]",
         'pushtrain:["image.registry"]': "",
         'pushtrain:["data.path"]': "",
+        'pushtrain:["network.vpcId"]': "",
+        'pushtrain:["network.subnetIds"]': "[]",
+        'pushtrain:["network.assignPublicIp"]': "false",
         'pushtrain:["notify.emails"]': "[]",
         'pushtrain:["notify.webhooks"]': "[]",
         'pushtrain:["champion.metric"]': "accuracy",
@@ -119,6 +122,105 @@ REFUSED = {
             " 'arn:aws:iam::123456789012:role/x':"
             ' pulumi config set pushtrain:permissionsBoundary ""'
         ),
+    ),
+    "network that is none": (
+        {"network": "vpc"},
+        (
+            "network must be one of public, private, existing, got 'vpc':"
+            " pulumi config set pushtrain:network public"
+        ),
+    ),
+    "VPC of a public network": (
+        {"network.vpcId": "vpc-0123abcd"},
+        (
+            "network.vpcId must not be set with network public, whose own it is, got"
+            " 'vpc-0123abcd': pulumi config rm pushtrain:network.vpcId"
+        ),
+    ),
+    "subnets of a public network": (
+        {"network.subnetIds": ["subnet-0123abcd"]},
+        (
+            "network.subnetIds must not be set with network public, whose own it is, got"
+            " ['subnet-0123abcd']: pulumi config rm pushtrain:network.subnetIds"
+        ),
+    ),
+    "public address in a private network": (
+        {"network": "private", "network.assignPublicIp": True},
+        (
+            "network.assignPublicIp must not be set with network private, whose own it is, got"
+            " True: pulumi config rm pushtrain:network.assignPublicIp"
+        ),
+    ),
+    "existing network without a VPC": (
+        {"network": "existing", "network.subnetIds": ["subnet-0123abcd"]},
+        (
+            "network.vpcId must be a VPC's id with network existing, got '':"
+            " pulumi config set pushtrain:network.vpcId vpc-<id>"
+        ),
+    ),
+    "VPC's id that is none": (
+        {
+            "network": "existing",
+            "network.vpcId": "vpc-0123",
+            "network.subnetIds": ["subnet-0123abcd"],
+        },
+        (
+            "network.vpcId must be a VPC's id with network existing, got 'vpc-0123':"
+            " pulumi config set pushtrain:network.vpcId vpc-<id>"
+        ),
+    ),
+    "existing network without subnets": (
+        {"network": "existing", "network.vpcId": "vpc-0123abcd"},
+        (
+            "network.subnetIds must hold 1 to 16 subnets with network existing, got []:"
+            ' write pushtrain:network.subnetIds: ["subnet-<id>"] into the stack file'
+        ),
+    ),
+    "subnet's id that is none": (
+        {
+            "network": "existing",
+            "network.vpcId": "vpc-0123abcd",
+            "network.subnetIds": ["subnet-0123abcd", "10.0.0.0/24"],
+        },
+        (
+            "network.subnetIds must hold ids of subnets, got '10.0.0.0/24':"
+            ' write pushtrain:network.subnetIds: ["subnet-<id>"] into the stack file'
+        ),
+    ),
+    "subnet named twice": (
+        {
+            "network": "existing",
+            "network.vpcId": "vpc-0123abcd",
+            "network.subnetIds": ["subnet-0123abcd"] * 2,
+        },
+        (
+            "network.subnetIds must name each once, got 'subnet-0123abcd':"
+            " take one out of the stack file"
+        ),
+    ),
+    "secret under a name of the handlers'": (
+        {"secrets": ["PUSHTRAIN_RUN=arn:aws:ssm:us-east-1:123456789012:parameter/x"]},
+        (
+            "secrets must hold NAME=ARN items with NAME an environment variable's, not AWS_, ECS_"
+            " or PUSHTRAIN_..., got 'item 1':"
+            ' write pushtrain:secrets: ["TOKEN=arn:aws:secretsmanager:..."] into the stack file'
+        ),
+    ),
+    "secret itself in place of its ARN": (
+        {"secrets": ["TOKEN=hunter2"]},
+        (
+            "secrets must hold NAME=ARN items with the ARN of a Secrets Manager secret or SSM"
+            " parameter, got 'TOKEN=...':"
+            ' write pushtrain:secrets: ["TOKEN=arn:aws:secretsmanager:..."] into the stack file'
+        ),
+    ),
+    "secret named twice": (
+        {"secrets": ["T=arn:aws:ssm:us-east-1:123456789012:parameter/x"] * 2},
+        "secrets must name T once, got 'T=...': take one out of the stack file",
+    ),
+    "more secrets than most": (
+        {"secrets": [f"T{at}=arn:aws:ssm:us-east-1:123456789012:parameter/x" for at in range(51)]},
+        "secrets must hold at most 50, got 51: take some out of the stack file",
     ),
     "memory in GB": (
         {"memory": 8},

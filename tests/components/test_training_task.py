@@ -82,7 +82,7 @@ def test_one_setting_decides_processor_and_image_platform(
 
 
 def test_container_never_runs_as_root():
-    definition = container_definition(image="i", memory=512, log_group="g", region="r")
+    definition = container_definition(image="i", memory=512, log_group="g", region="r", secrets={})
     user, group = definition["user"].split(":")
 
     assert int(user) > 0
