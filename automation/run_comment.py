@@ -11,7 +11,7 @@ from automation.comments import Section, Writer, fit, watermark
 from automation.deployed import Deployed
 from automation.follow import Record, part
 from automation.runs import Records, RunError
-from automation.summary import percent, provider, span, summarise
+from automation.summary import percent, span, summarise
 from handler.champion import tested_on
 from handler.manifest import is_number
 
@@ -392,8 +392,13 @@ def _attempts(record: Record, writer: Writer) -> list[str]:
         if not end:
             code = attempt["exit_code"]
             end = "at work" if not attempt["stopped_at"] else f"exit code {code}"
-        told.append(f"- {writer.code(provider(attempt))}: {writer.code(end)}")
+        told.append(f"- {writer.code(_provider(attempt))}: {writer.code(end)}")
     return told
+
+
+def _provider(attempt: Mapping[str, Any]) -> str:
+    strategy = attempt["request"].get("capacityProviderStrategy") or [{}]
+    return strategy[0].get("capacityProvider", "")
 
 
 def _tail(record: Record) -> str:
