@@ -397,7 +397,7 @@ def _attempts(record: Record, writer: Writer) -> list[str]:
 
 
 def _provider(attempt: Mapping[str, Any]) -> str:
-    strategy = attempt["request"].get("capacityProviderStrategy") or [{}]
+    strategy: list[dict[str, Any]] = attempt["request"].get("capacityProviderStrategy") or [{}]
     return strategy[0].get("capacityProvider", "")
 
 

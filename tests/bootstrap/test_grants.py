@@ -54,7 +54,7 @@ def attached(account):
 
 @pytest.fixture(scope="module")
 def may(account, attached):
-    """Ask whether a role may do something: by its policies, and by its boundary."""
+    """Ask whether a role may do something: by its policies and its boundary, or by one alone."""
 
     def read(*names):
         documents = [account.document(name, "policy") for name in names]
@@ -62,9 +62,9 @@ def may(account, attached):
 
     parsed = {role: read(*names) for role, names in attached.items()}
     boundary = read("bootstrap-workflow-boundary")
-    work = read("bootstrap-work-boundary")
+    alone = {"work": read("bootstrap-work-boundary"), "workflow": boundary}
 
-    def ask(role, action, resource="*", **context: Any):
+    def ask(role, action, resource="*", *, bare=False, **context: Any):
         asked = EvalContext(
             principal_arn="",
             principal_type="AssumedRole",
@@ -75,8 +75,10 @@ def may(account, attached):
             secure_transport=True,
             service_context={key.lower(): value for key, value in context.items()},
         )
-        if role == "work":
-            return evaluate(asked, work).decision == "Allow"
+        if role in alone:
+            return evaluate(asked, alone[role]).decision == "Allow"
+        if bare:
+            return evaluate(asked, parsed[role]).decision == "Allow"
         return all(
             evaluate(asked, statements).decision == "Allow"
             for statements in (parsed[role], boundary)
@@ -260,6 +262,36 @@ def test_a_deploy_role_makes_roles_within_the_boundary_only(may):
         assert not may("deploy-dev", f"iam:{action}", ROLE, **other)
         for role in ROLES_OF_OTHERS:
             assert not may("deploy-dev", f"iam:{action}", role, **WITHIN)
+
+
+@pytest.mark.parametrize("given", [{"role": "deploy-dev", "bare": True}, {"role": "workflow"}])
+def test_policies_and_boundary_each_demand_that_roles_are_bound(may, given):
+    for action in (
+        "iam:CreateRole",
+        "iam:PutRolePermissionsBoundary",
+        "iam:PutRolePolicy",
+        "iam:UpdateAssumeRolePolicy",
+    ):
+        assert may(action=action, resource=ROLE, **given, **WITHIN)
+        assert not may(action=action, resource=ROLE, **given)
+        for role in ROLES_OF_OTHERS:
+            assert not may(action=action, resource=role, **given, **WITHIN)
+    rid = "iam:DeleteRolePermissionsBoundary"
+    assert not may(action=rid, resource=ROLE, **given, **WITHIN)
+    for action in ("iam:CreatePolicyVersion", "iam:DeletePolicy", "iam:SetDefaultPolicyVersion"):
+        assert not may(action=action, resource=BOUNDARY, **given)
+
+
+@pytest.mark.parametrize("given", [{"role": "deploy-dev", "bare": True}, {"role": "workflow"}])
+def test_policies_and_boundary_each_keep_the_bootstraps_own(may, given):
+    for action in ("s3:DeleteBucket", "s3:PutBucketPolicy", "s3:PutLifecycleConfiguration"):
+        assert not may(action=action, resource=STATE, **given)
+    old = f"{STATE}/.pulumi/stacks/pushtrain/dev.json"
+    assert may(action="s3:PutObject", resource=old, **given)
+    assert not may(action="s3:DeleteObjectVersion", resource=old, **given)
+    assert may(action="kms:Decrypt", resource=KEY, **given)
+    for action in ("kms:ScheduleKeyDeletion", "kms:PutKeyPolicy"):
+        assert not may(action=action, resource=KEY, **given)
 
 
 def test_no_role_can_rid_itself_or_others_of_a_boundary(may):
