@@ -28,7 +28,7 @@ PUSH: Final = (
 )
 """https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html."""
 NETWORK: Final = (
-    *("internet-gateway", "route-table", "security-group"),
+    *("internet-gateway", "route-table", "security-group", "security-group-rule"),
     *("subnet", "vpc", "vpc-endpoint"),
 )
 
@@ -315,6 +315,8 @@ KINDS: Final = (
             "ec2/subnet:Subnet",
             "ec2/vpc:Vpc",
             "ec2/vpcEndpoint:VpcEndpoint",
+            "vpc/securityGroupEgressRule:SecurityGroupEgressRule",
+            "vpc/securityGroupIngressRule:SecurityGroupIngressRule",
         ),
         # What is written goes by tags: `_network`.
         read_any=[
@@ -334,7 +336,7 @@ KINDS: Final = (
     ),
     Kind(
         sid="Keys",
-        types=("kms/alias:Alias", "kms/key:Key"),
+        types=("kms/key:Key",),
         name="kms:key/*",
         # Of what a key is, not of what it encrypts; what is written goes by tags: `_keys`.
         read=[
@@ -343,7 +345,6 @@ KINDS: Final = (
             "kms:GetKeyRotationStatus",
             "kms:ListResourceTags",
         ],
-        read_any=["kms:ListAliases"],
     ),
     Kind(
         sid="Roles",
@@ -504,6 +505,7 @@ def _tags(key: str, stack: str) -> dict[str, Any]:
 def _network(account: AccountScope, stack: str) -> list[Statement]:
     """Make what bears the stack's tags, and change only what does."""
     made = [account.named(f"ec2:{kind}/*") for kind in NETWORK]
+    rules = ["ec2:AuthorizeSecurityGroupEgress", "ec2:AuthorizeSecurityGroupIngress"]
     creations = [
         "ec2:CreateInternetGateway",
         "ec2:CreateRouteTable",
@@ -520,7 +522,7 @@ def _network(account: AccountScope, stack: str) -> list[Statement]:
             made,
             {
                 "StringEquals": {
-                    "ec2:CreateAction": [each.removeprefix("ec2:") for each in creations]
+                    "ec2:CreateAction": [each.removeprefix("ec2:") for each in (*creations, *rules)]
                 }
             },
         ),
@@ -531,8 +533,7 @@ def _network(account: AccountScope, stack: str) -> list[Statement]:
                 *creations,
                 "ec2:AssociateRouteTable",
                 "ec2:AttachInternetGateway",
-                "ec2:AuthorizeSecurityGroupEgress",
-                "ec2:AuthorizeSecurityGroupIngress",
+                *rules,
                 "ec2:CreateRoute",
                 "ec2:CreateTags",
                 "ec2:DeleteInternetGateway",
@@ -545,6 +546,7 @@ def _network(account: AccountScope, stack: str) -> list[Statement]:
                 "ec2:DeleteVpcEndpoints",
                 "ec2:DetachInternetGateway",
                 "ec2:DisassociateRouteTable",
+                "ec2:ModifySecurityGroupRules",
                 "ec2:ModifySubnetAttribute",
                 "ec2:ModifyVpcAttribute",
                 "ec2:ModifyVpcEndpoint",
@@ -566,11 +568,7 @@ def _network(account: AccountScope, stack: str) -> list[Statement]:
             },
         ),
         # A rule is part of its group, which must bear the tags.
-        allow(
-            "WriteRules",
-            ["ec2:AuthorizeSecurityGroupEgress", "ec2:AuthorizeSecurityGroupIngress"],
-            [account.named("ec2:security-group-rule/*")],
-        ),
+        allow("WriteRules", rules, [account.named("ec2:security-group-rule/*")]),
     ]
 
 
@@ -584,16 +582,13 @@ def _keys(account: AccountScope, stack: str) -> list[Statement]:
         allow(
             "KeepKeyWithTags",
             [
-                "kms:CreateAlias",
                 "kms:Decrypt",
-                "kms:DeleteAlias",
                 "kms:EnableKeyRotation",
                 "kms:Encrypt",
                 "kms:GenerateDataKey",
                 "kms:PutKeyPolicy",
                 "kms:ScheduleKeyDeletion",
                 "kms:UntagResource",
-                "kms:UpdateAlias",
                 "kms:UpdateKeyDescription",
             ],
             [keys],
@@ -605,11 +600,6 @@ def _keys(account: AccountScope, stack: str) -> list[Statement]:
             ["kms:CreateGrant", "kms:RetireGrant"],
             [keys],
             {**_tags("ResourceTag", stack), "Bool": {"kms:GrantIsForAWSResource": "true"}},
-        ),
-        allow(
-            "NameKey",
-            ["kms:CreateAlias", "kms:DeleteAlias", "kms:UpdateAlias"],
-            [account.named("kms:alias/pushtrain-*")],
         ),
     ]
 

@@ -31,6 +31,19 @@ MADE_OWN = {"aws:RequestTag/project": "pushtrain", "aws:RequestTag/stack": "dev"
 EVERYTHING = (
     {"destroyable": False, "parameters": ["epochs=1"], "image.tagPrefixes": ["c-"]},
     {"notify.emails": ["ann@example.com"], "notify.webhooks": ["https://example.com/hook"]},
+    {
+        "network": "private",
+        "customerKey": True,
+        "secrets": [
+            "TOKEN=arn:aws:secretsmanager:us-east-1:123456789012:secret:pushtrain/token-AbCdEf",
+            "WORD=arn:aws:ssm:us-east-1:123456789012:parameter/pushtrain/word",
+        ],
+    },
+    {
+        "network": "existing",
+        "network.vpcId": "vpc-0a1b2c3d",
+        "network.subnetIds": ["subnet-0a1b2c3d"],
+    },
 )
 
 
@@ -424,6 +437,8 @@ def test_whatever_a_stacks_roles_are_granted_is_within_their_boundary(deploy, ma
                 for given in condition.values()
                 for key, values in given.items()
             }
+            # The key is the stack's own, and bears its tags.
+            context |= OWN if action.startswith("kms:") else {}
             assert may("work", action, resource, **context), (action, resource)
 
 
