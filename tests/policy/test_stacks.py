@@ -13,6 +13,8 @@ from policy.rules import RESOURCE_RULES, STACK_RULES, UNKNOWN, Resource
 ROOT = Path(__file__).parents[2]
 FILES = sorted({file.name for file in ROOT.glob("Pulumi.*.yaml")} - {"Pulumi.local.yaml"})
 
+SECRETS = ["TOKEN=arn:aws:secretsmanager:us-east-1:123456789012:secret:token-AbCdEf"]
+
 
 def as_resources(deployment) -> list[Resource]:
     """Return what the pack is given: in a preview, what AWS will say is unknown."""
@@ -55,6 +57,13 @@ def run(request, deploy):
 
 def test_nothing_is_found_in_a_stack(run):
     assert list(findings(as_resources(run()))) == []
+
+
+def test_nothing_is_found_where_all_of_a_key_and_a_private_network_is_in_use(deploy):
+    deployment = deploy.whole({"customerKey": True, "network": "private", "secrets": SECRETS})
+
+    assert deployment.of_type("aws:kms/key:Key")
+    assert list(findings(as_resources(deployment))) == []
 
 
 def test_in_a_first_preview_nothing_is_wrong_and_some_is_not_known(run):

@@ -22,6 +22,8 @@ PRODUCTION = {
     "destroyable": False,
     "logRetentionDays": 365,
     "containerInsights": True,
+    "network": "private",
+    "customerKey": True,
 }
 UNCHECKED = {
     "aws_cloudwatch_event_rule",
