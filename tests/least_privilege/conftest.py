@@ -16,6 +16,15 @@ from tests.least_privilege.world import World
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted({file.name for file in ROOT.glob("Pulumi.*.yaml")} - {"Pulumi.local.yaml"})
+SECRETS = [
+    "TOKEN=arn:aws:secretsmanager:us-east-1:123456789012:secret:token-AbCdEf:key::",
+    "LOGIN=arn:aws:ssm:us-east-1:123456789012:parameter/login",
+]
+SETTINGS = {
+    **{file: {} for file in FILES},
+    "all": {"network": "private", "customerKey": True, "secrets": SECRETS},
+}
+"""What is set besides, by the stack's file; without one it is the development stack's."""
 
 
 @pytest.fixture(scope="session")
@@ -33,10 +42,11 @@ def calls(tmp_path_factory) -> dict[str, list[Any]]:
     return {**made, "task": trainers.record(folder)}
 
 
-@pytest.fixture(scope="session", params=FILES)
+@pytest.fixture(scope="session", params=SETTINGS)
 def stack(request, deploy) -> Stack:
-    """Each stack of this repository that is for AWS."""
-    config = yaml.safe_load((ROOT / request.param).read_text())["config"]
+    """Each stack of this repository that is for AWS, and one with all that adds permissions."""
+    file = request.param if request.param in FILES else "Pulumi.dev.yaml"
+    config = yaml.safe_load((ROOT / file).read_text())["config"] | SETTINGS[request.param]
     main = str(ROOT / "__main__.py")
     return Stack(deploy(lambda: runpy.run_path(main), config))
 
@@ -48,7 +58,7 @@ def needed(calls, stack) -> dict[str, list[Access]]:
         role: [access for call in made for access in needs(call)]
         + (services.of_lambda(role) if role in HANDLERS else [])
         for role, made in calls.items()
-    } | {"execution": services.of_the_agent()}
+    } | {"execution": services.of_the_agent(stack.secrets)}
     return {
         role: [*accesses, *services.of_key(accesses, stack.key)] for role, accesses in asked.items()
     }

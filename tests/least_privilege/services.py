@@ -9,12 +9,12 @@ TASK_STREAM = f"train/trainer/{'0' * 32}"
 FUNCTION_STREAM = f"2026/01/02/[$LATEST]{'0' * 32}"
 
 
-def of_the_agent() -> list[Access]:
-    """Return what ECS's agent does for a Fargate task: pull its image and write its log.
+def of_the_agent(secrets: Sequence[str] = ()) -> list[Access]:
+    """Return what ECS's agent does for a Fargate task: pull its image, read secrets, write its log.
 
     https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html; the
-    managed policy of that page, AmazonECSTaskExecutionRolePolicy, has these six for everything:
-    https://docs.aws.amazon.com/aws-managed-policy/latest/reference/AmazonECSTaskExecutionRolePolicy.html
+    managed policy of that page, AmazonECSTaskExecutionRolePolicy, has the six of the image and the
+    log: https://docs.aws.amazon.com/aws-managed-policy/latest/reference/AmazonECSTaskExecutionRolePolicy.html
     """
     repository = arn("ecr", f"repository/{WIRING['repository']}")
     return [
@@ -23,7 +23,15 @@ def of_the_agent() -> list[Access]:
         Access("ecr:GetDownloadUrlForLayer", repository),
         Access("ecr:BatchGetImage", repository),
         *_log(WIRING["log_group"], TASK_STREAM),
+        *(_secret(value_from) for value_from in secrets),
     ]
+
+
+def _secret(value_from: str) -> Access:
+    """Return how ECS reads a secret; of what it is told, key, stage and version are no ARN's."""
+    if value_from.split(":")[2] == "ssm":
+        return Access("ssm:GetParameters", value_from)
+    return Access("secretsmanager:GetSecretValue", ":".join(value_from.split(":")[:7]))
 
 
 def of_layers() -> list[Access]:

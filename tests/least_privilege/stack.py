@@ -53,6 +53,13 @@ class Stack:
         keys = self.deployment.of_type("aws:kms/key:Key")
         return keys[0].outputs["arn"] if keys else ""
 
+    @property
+    def secrets(self) -> list[str]:
+        """What the agent is told to hand over to a trainer."""
+        template = self.deployment.inputs("pushtrain-training-template")
+        (container,) = json.loads(template["containerDefinitions"])
+        return [secret["valueFrom"] for secret in container.get("secrets", [])]
+
     def role(self, name: str) -> dict[str, dict[str, Any]]:
         """Return the documents of a role, by the logical name of each."""
         found = (
