@@ -81,6 +81,7 @@ _NEEDED = {
     ),
     "ministack.services.s3": ("_buckets", "_get_object", "_parse_range"),
     "ministack.services.sns": ("_http_post_sync", "_subscribe", "_topics"),
+    "ministack.services.ssm": ("resolve_parameter_value",),
 }
 
 
@@ -123,6 +124,10 @@ class MiniStack:
         # AWS's task ids are 32 hex digits.
         new_id: Callable[[], str] = self._ecs.new_uuid
         self._replace(self._ecs, "new_uuid", lambda: new_id().replace("-", ""))
+        # ECS decrypts a SecureString for the task; here it would get it as it is kept.
+        ssm: Any = modules["ministack.services.ssm"]
+        read = ssm.resolve_parameter_value
+        self._replace(ssm, "resolve_parameter_value", functools.partial(read, decrypt=True))
         # One for MiniStack and for our clients: each of its own would read AWS's models again.
         self.botocore = botocore.session.get_session()
         self._replace(self._responses, "_service_model", functools.cache(self._service_model))

@@ -291,10 +291,13 @@ def _bucket_encryption(made: Resources, _: str, inputs: Inputs) -> Created:
     rules = [
         {
             "ApplyServerSideEncryptionByDefault": {
-                "SSEAlgorithm": rule["applyServerSideEncryptionByDefault"]["sseAlgorithm"]
-            }
+                "SSEAlgorithm": default["sseAlgorithm"],
+                **({"KMSMasterKeyID": key} if (key := default.get("kmsMasterKeyId")) else {}),
+            },
+            "BucketKeyEnabled": rule.get("bucketKeyEnabled") or False,
         }
         for rule in inputs["rules"]
+        for default in [rule["applyServerSideEncryptionByDefault"]]
     ]
     made.client("s3").put_bucket_encryption(
         Bucket=inputs["bucket"], ServerSideEncryptionConfiguration={"Rules": rules}
@@ -452,13 +455,20 @@ def _route_table_association(made: Resources, _: str, inputs: Inputs) -> Created
 
 @_creates("aws:ec2/securityGroup:SecurityGroup")
 def _security_group(made: Resources, name: str, inputs: Inputs) -> Created:
-    # A new group allows everything out, which is all that the program asks of it.
-    group = made.client("ec2").create_security_group(
+    ec2 = made.client("ec2")
+    group = ec2.create_security_group(
         GroupName=_physical(name),
         Description=inputs["description"],
         VpcId=inputs["vpcId"],
         **_tags_of("security-group", inputs),
     )
+    # A new group allows everything out: all that the program asks of a group with rules in it, and
+    # what the provider takes from one without.
+    if not inputs.get("egress"):
+        (found,) = ec2.describe_security_groups(GroupIds=[group["GroupId"]])["SecurityGroups"]
+        ec2.revoke_security_group_egress(
+            GroupId=group["GroupId"], IpPermissions=found["IpPermissionsEgress"]
+        )
     return group["GroupId"], {}
 
 
@@ -480,17 +490,62 @@ def _default_security_group(made: Resources, _: str, inputs: Inputs) -> Created:
     return identity, {}
 
 
+@_creates("aws:vpc/securityGroupEgressRule:SecurityGroupEgressRule")
+def _egress_rule(made: Resources, _: str, inputs: Inputs) -> Created:
+    answer = made.client("ec2").authorize_security_group_egress(
+        GroupId=inputs["securityGroupId"], IpPermissions=_way(inputs)
+    )
+    return answer["SecurityGroupRules"][0]["SecurityGroupRuleId"], {}
+
+
+@_creates("aws:vpc/securityGroupIngressRule:SecurityGroupIngressRule")
+def _ingress_rule(made: Resources, _: str, inputs: Inputs) -> Created:
+    answer = made.client("ec2").authorize_security_group_ingress(
+        GroupId=inputs["securityGroupId"], IpPermissions=_way(inputs)
+    )
+    return answer["SecurityGroupRules"][0]["SecurityGroupRuleId"], {}
+
+
+def _way(inputs: Inputs) -> list[dict[str, Any]]:
+    """Return what a rule allows, as EC2 takes it."""
+    way: dict[str, Any] = {
+        "IpProtocol": inputs["ipProtocol"],
+        "FromPort": inputs["fromPort"],
+        "ToPort": inputs["toPort"],
+    }
+    about = {"Description": inputs["description"]}
+    if other := inputs.get("referencedSecurityGroupId"):
+        way["UserIdGroupPairs"] = [{"GroupId": other, **about}]
+    if prefixes := inputs.get("prefixListId"):
+        way["PrefixListIds"] = [{"PrefixListId": prefixes, **about}]
+    return [way]
+
+
 @_creates("aws:ec2/vpcEndpoint:VpcEndpoint")
 def _vpc_endpoint(made: Resources, _: str, inputs: Inputs) -> Created:
-    endpoint = made.client("ec2").create_vpc_endpoint(
+    ec2, service = made.client("ec2"), inputs["serviceName"]
+    gateway = inputs["vpcEndpointType"] == "Gateway"
+    endpoint = ec2.create_vpc_endpoint(
         VpcId=inputs["vpcId"],
-        ServiceName=inputs["serviceName"],
+        ServiceName=service,
         VpcEndpointType=inputs["vpcEndpointType"],
-        RouteTableIds=inputs["routeTableIds"],
         PolicyDocument=inputs["policy"],
+        **(
+            {"RouteTableIds": inputs["routeTableIds"]}
+            if gateway
+            else {
+                "SubnetIds": inputs["subnetIds"],
+                "SecurityGroupIds": inputs["securityGroupIds"],
+                "PrivateDnsEnabled": inputs["privateDnsEnabled"],
+            }
+        ),
         **_tags_of("vpc-endpoint", inputs),
     )
-    return endpoint["VpcEndpoint"]["VpcEndpointId"], {}
+    lists: list[dict[str, Any]] = ec2.describe_prefix_lists()["PrefixLists"] if gateway else []
+    prefixes = [each["PrefixListId"] for each in lists if each["PrefixListName"] == service]
+    return endpoint["VpcEndpoint"]["VpcEndpointId"], (
+        {"prefixListId": prefixes[0]} if prefixes else {}
+    )
 
 
 # ECS
@@ -522,7 +577,16 @@ def _task_definition(made: Resources, _: str, inputs: Inputs) -> Created:
     return definition["family"], {"arn": definition["taskDefinitionArn"]}
 
 
-# IAM, SSM, logs
+# IAM, KMS, SSM, logs
+
+
+@_creates("aws:kms/key:Key")
+def _key(made: Resources, _: str, inputs: Inputs) -> Created:
+    kms = made.client("kms")
+    key = kms.create_key(Description=inputs["description"], Policy=inputs["policy"])["KeyMetadata"]
+    if inputs["enableKeyRotation"]:
+        kms.enable_key_rotation(KeyId=key["KeyId"])
+    return key["KeyId"], {"keyId": key["KeyId"], "arn": key["Arn"]}
 
 
 @_creates("aws:iam/role:Role")
@@ -558,7 +622,8 @@ def _parameter(made: Resources, _: str, inputs: Inputs) -> Created:
 @_creates("aws:cloudwatch/logGroup:LogGroup")
 def _log_group(made: Resources, name: str, inputs: Inputs) -> Created:
     logs, group = made.client("logs"), _physical(name)
-    logs.create_log_group(logGroupName=group)
+    key = {"kmsKeyId": inputs["kmsKeyId"]} if inputs.get("kmsKeyId") else {}
+    logs.create_log_group(logGroupName=group, **key)
     logs.put_retention_policy(logGroupName=group, retentionInDays=inputs["retentionInDays"])
     where = f"{made.cloud.region}:{made.cloud.account}"
     return group, {"name": group, "arn": f"arn:aws:logs:{where}:log-group:{group}"}
@@ -573,7 +638,11 @@ def _queue(made: Resources, name: str, inputs: Inputs) -> Created:
     url = sqs.create_queue(
         QueueName=_physical(name),
         Attributes={
-            "SqsManagedSseEnabled": str(inputs["sqsManagedSseEnabled"]).lower(),
+            **(
+                {"KmsMasterKeyId": inputs["kmsMasterKeyId"]}
+                if inputs.get("kmsMasterKeyId")
+                else {"SqsManagedSseEnabled": str(inputs["sqsManagedSseEnabled"]).lower()}
+            ),
             "MessageRetentionPeriod": str(inputs["messageRetentionSeconds"]),
         },
     )["QueueUrl"]
@@ -590,9 +659,10 @@ def _queue_policy(made: Resources, _: str, inputs: Inputs) -> Created:
 
 
 @_creates("aws:sns/topic:Topic")
-def _topic(made: Resources, name: str, _: Inputs) -> Created:
+def _topic(made: Resources, name: str, inputs: Inputs) -> Created:
     topic = _physical(name)
-    arn = made.client("sns").create_topic(Name=topic)["TopicArn"]
+    key = {"KmsMasterKeyId": inputs["kmsMasterKeyId"]} if inputs.get("kmsMasterKeyId") else {}
+    arn = made.client("sns").create_topic(Name=topic, Attributes=key)["TopicArn"]
     return arn, {"name": topic, "arn": arn}
 
 

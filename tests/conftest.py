@@ -113,6 +113,8 @@ class Deployment(pulumi.runtime.Mocks):
             outputs["url"] = f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{physical}"
         if args.typ == "aws:kms/key:Key":
             outputs["keyId"] = physical
+        if args.inputs.get("vpcEndpointType") == "Gateway":
+            outputs["prefixListId"] = "pl-storage"
         if args.typ == "docker:index/image:Image":
             outputs["repoDigest"] = f"{REGISTRY}/pushed@sha256:{'0' * 64}"
         return f"{args.name}-id", {**outputs, **args.inputs}

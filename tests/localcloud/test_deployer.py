@@ -43,9 +43,9 @@ class Stack:
         (context / "train.py").write_text(script)
         return context
 
-    def deploy(self, script=TRAINER, **settings):
+    def deploy(self, script=TRAINER, *, name="dev", **settings):
         given = {"image.context": str(self.trainer(script)), **settings}
-        self.deployment = deploy(self.bench.cloud, ROOT, "dev", given)
+        self.deployment = deploy(self.bench.cloud, ROOT, name, given)
         self.outputs = self.deployment.outputs
         self.bucket = self.outputs["bucket"]
         return self
@@ -285,3 +285,91 @@ def test_an_encrypted_value_is_refused_by_name(tmp_path):
     (tmp_path / "Pulumi.dev.yaml").write_text("config:\n  p:key: {secure: abc}\n")
     with pytest.raises(DeployError, match="p:key"):
         stack_config(tmp_path, "dev", {})
+
+
+def rules(groups, direction):
+    """Return where each group lets something through: groups, prefix lists, addresses."""
+    return {
+        group["GroupName"].rpartition("-")[0]: [
+            way.get("FromPort", "any")
+            for way in group[direction]
+            for _ in [*way["UserIdGroupPairs"], *way["PrefixListIds"], *way["IpRanges"]]
+        ]
+        for group in groups
+        if group["GroupName"] != "default"
+    }
+
+
+def test_the_production_stack_trains_too_and_its_tasks_have_no_way_out(stack, data):
+    """By what this cloud has of it: it makes each part, but enforces no network and no key."""
+    stack.deploy(name="prod", **{"data.path": data})
+    ec2 = stack.bench.client("ec2")
+    digest = stack.push(TRAINER, "g-1")
+    record = stack.until(digest, "SUCCEEDED")
+    vpc = stack.deployment.ids["pushtrain-network-vpc"]
+    own = {"Filters": [{"Name": "vpc-id", "Values": [vpc]}]}
+    groups = ec2.describe_security_groups(**own)["SecurityGroups"]
+    model = stack.s3.head_object(Bucket=stack.bucket, Key=f"runs/{record['run']}/model")
+    key = stack.deployment.ids["pushtrain-encryption-key"]
+
+    assert stack.published(digest, "model")["data"] == "one two three"
+    assert (model["ServerSideEncryption"], key in model["SSEKMSKeyId"]) == ("aws:kms", True)
+    tables = ec2.describe_route_tables(**own)["RouteTables"]
+    assert {route["DestinationCidrBlock"] for each in tables for route in each["Routes"]} == {
+        "10.20.0.0/16"
+    }
+    assert rules(groups, "IpPermissions") == {
+        "pushtrain-network-tasks": [],
+        "pushtrain-network-endpoints": [443],
+    }
+    # To the endpoints; MiniStack keeps no rule to a prefix list, which would be S3's.
+    assert rules(groups, "IpPermissionsEgress") == {
+        "pushtrain-network-tasks": [443],
+        "pushtrain-network-endpoints": [],
+    }
+
+
+def test_a_network_that_exists_is_trained_in(stack, data):
+    ec2 = stack.bench.client("ec2")
+    vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.0.0/24")["Subnet"]["SubnetId"]
+    stack.deploy(
+        **{
+            "data.path": data,
+            "network": "existing",
+            "network.vpcId": vpc,
+            "network.subnetIds": [subnet],
+        }
+    )
+    record = stack.until(stack.outputs["image"], "SUCCEEDED")
+    where = record["attempts"][0]["request"]["networkConfiguration"]["awsvpcConfiguration"]
+    (group,) = ec2.describe_security_groups(GroupIds=where["securityGroups"])["SecurityGroups"]
+
+    assert (where["subnets"], where["assignPublicIp"]) == ([subnet], "DISABLED")
+    assert group["VpcId"] == vpc
+
+
+def test_a_trainer_finds_its_secrets_and_nothing_else_does(stack, data):
+    value = "hunter2-of-the-vault"
+    secret = stack.bench.client("secretsmanager").create_secret(Name="vault", SecretString=value)
+    ssm = stack.bench.client("ssm")
+    ssm.put_parameter(Name="/mine/token", Type="SecureString", Value="hunter2-of-ssm")
+    parameter = f"arn:aws:ssm:us-east-1:{secret['ARN'].split(':')[4]}:parameter/mine/token"
+    script = TRAINER.replace('"depth": e.get("PUSHTRAIN_PARAM_DEPTH")', '"got": [e["A"], e["B"]]')
+    stack.deploy(script, **{"data.path": data, "secrets": [f"A={secret['ARN']}", f"B={parameter}"]})
+    digest = stack.outputs["image"]
+    record = stack.until(digest, "SUCCEEDED")
+    arn = record["attempts"][0]["request"]["taskDefinition"]
+    logs = stack.bench.client("logs")
+    told = [
+        event["message"]
+        for group in logs.describe_log_groups()["logGroups"]
+        for event in logs.filter_log_events(logGroupName=group["logGroupName"])["events"]
+    ]
+
+    assert stack.published(digest, "model")["got"] == [value, "hunter2-of-ssm"]
+    assert told
+    assert "hunter2" not in json.dumps([record, told, dict(stack.outputs)])
+    assert "hunter2" not in json.dumps(
+        stack.bench.client("ecs").describe_task_definition(taskDefinition=arn), default=str
+    )
