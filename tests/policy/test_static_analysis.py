@@ -15,16 +15,6 @@ from tests.policy import terraform
 ROOT = Path(__file__).parents[2]
 CHECKOV = ROOT / ".venv/checkov/bin/checkov"
 ROW = re.compile(r"\| (CKV\w+) \| (.+?) \| (.+) \|")
-FILE = ROOT / "Pulumi.prod.yaml"
-# Until there is such a file.
-PRODUCTION = {
-    "image.build": False,
-    "destroyable": False,
-    "logRetentionDays": 365,
-    "containerInsights": True,
-    "network": "private",
-    "customerKey": True,
-}
 UNCHECKED = {
     "aws_cloudwatch_event_rule",
     "aws_cloudwatch_event_target",
@@ -53,7 +43,7 @@ def accepted():
 @pytest.fixture(scope="module")
 def resources(deploy):
     """Give each AWS resource of the production stack, by its address in Terraform."""
-    config = yaml.safe_load(FILE.read_text())["config"] if FILE.exists() else PRODUCTION
+    config = yaml.safe_load((ROOT / "Pulumi.prod.yaml").read_text())["config"]
     main = str(ROOT / "__main__.py")
     deployment = deploy(lambda: runpy.run_path(main), config, stack="prod")
     return {
