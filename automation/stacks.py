@@ -150,16 +150,35 @@ class Stack:
         self._cli: _Cli | None = None
         self._settings_written = False
 
-    def preview(self, *, on_event: OnEvent | None = None, target: Sequence[str] = ()) -> Preview:
-        """Tell what `up` would change; target: URNs to look at alone."""
+    def preview(
+        self,
+        *,
+        on_event: OnEvent | None = None,
+        target: Sequence[str] = (),
+        policy_packs: Sequence[Path] = (),
+    ) -> Preview:
+        """Tell what `up` would change.
+
+        target: URNs to look at alone. policy_packs: folders with rules that it must keep to.
+        """
         with self._operation(on_event) as (stack, watch):
-            stack.preview(on_event=watch, target=list(target) or None)
+            stack.preview(
+                on_event=watch, target=list(target) or None, policy_packs=_as_paths(policy_packs)
+            )
         return watch.preview()
 
-    def up(self, *, on_event: OnEvent | None = None, target: Sequence[str] = ()) -> Update:
+    def up(
+        self,
+        *,
+        on_event: OnEvent | None = None,
+        target: Sequence[str] = (),
+        policy_packs: Sequence[Path] = (),
+    ) -> Update:
         """Make the stack as the program and the settings say; a new stack is created."""
         with self._operation(on_event, create=True) as (stack, watch):
-            result = stack.up(on_event=watch, target=list(target) or None)
+            result = stack.up(
+                on_event=watch, target=list(target) or None, policy_packs=_as_paths(policy_packs)
+            )
         return watch.update({name: output.value for name, output in result.outputs.items()})
 
     def refresh(self, *, on_event: OnEvent | None = None) -> Update:
@@ -495,6 +514,11 @@ PLAIN_OPS: Final = {
     OpType.REPLACE: "replace",
 }
 QUIET_OPS: Final = frozenset({"same", "refresh", "read"})
+
+
+def _as_paths(folders: Sequence[Path]) -> list[str] | None:
+    """Return folders as the engine finds them, whichever folder it works in."""
+    return [str(folder.resolve()) for folder in folders] or None
 
 
 def _as_config(settings: Mapping[str, Setting]) -> dict[str, dict[str, Any]]:

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from automation.stacks import Stack
 
 EXIT_DRIFT = 2
+POLICY_PACK = click.option(
+    "--policy-pack",
+    "policy_packs",
+    multiple=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder with rules that it must keep to; may be given again.",
+)
 
 
 @click.command(
@@ -29,25 +36,34 @@ EXIT_DRIFT = 2
 Examples:
   pushtrain preview -s dev
   pushtrain preview -s dev --json | jq '.changes[] | select(.op == "replace")'
+  pushtrain preview -s dev --policy-pack policy
   pushtrain preview -s dev --markdown > comment.md
 """
 )
 @of_a_stack
 @JSON
+@POLICY_PACK
 @click.option(
     "--markdown",
     is_flag=True,
     help="Print it as one comment for a pull request, also when the preview fails.",
 )
-def preview(name: str, project: Path | None, *, as_data: bool, markdown: bool) -> None:
+def preview(
+    name: str,
+    project: Path | None,
+    *,
+    as_data: bool,
+    policy_packs: tuple[Path, ...],
+    markdown: bool,
+) -> None:
     """Tell what `up` would change, and change nothing."""
     from automation import progress
 
     if markdown:
-        _print_comment(name, project)
+        _print_comment(name, project, policy_packs)
         return
     with at_work(name, project, "preview") as (stack, watch):
-        result = stack.preview(on_event=watch)
+        result = stack.preview(on_event=watch, policy_packs=policy_packs)
     if as_data:
         print_json(progress.as_json(result))
     else:
@@ -64,8 +80,16 @@ Examples:
 )
 @of_a_stack
 @JSON
+@POLICY_PACK
 @YES
-def up(name: str, project: Path | None, *, as_data: bool, yes: bool) -> None:
+def up(
+    name: str,
+    project: Path | None,
+    *,
+    as_data: bool,
+    policy_packs: tuple[Path, ...],
+    yes: bool,
+) -> None:
     """Create the stack, or change it into what program and settings say.
 
     Shows first what would change, and asks. Ctrl-C ends it in order: what is in flight is
@@ -76,13 +100,13 @@ def up(name: str, project: Path | None, *, as_data: bool, yes: bool) -> None:
     if not yes:
         with at_work(name, project, "preview") as (stack, watch):
             stack.create()
-            planned = stack.preview(on_event=watch)
+            planned = stack.preview(on_event=watch, policy_packs=policy_packs)
         tell("\n".join(progress.described(planned.changes)))
         tell(progress.summary(planned, planned=True))
         ask(f"Change stack {name}?")
     try:
         with at_work(name, project, "up") as (stack, watch):
-            result = stack.up(on_event=watch)
+            result = stack.up(on_event=watch, policy_packs=policy_packs)
             idle = _idle_cost(stack)
     except KeyboardInterrupt:
         tell(f"what was in flight is finished; to go on: pushtrain up -s {name}")
@@ -224,7 +248,7 @@ def cost(name: str, project: Path | None, *, as_data: bool) -> None:
         print(prices.render(idle, hour))
 
 
-def _print_comment(name: str, project: Path | None) -> None:
+def _print_comment(name: str, project: Path | None, policy_packs: tuple[Path, ...]) -> None:
     """Print the preview as a comment; a failing one needs it most."""
     from automation.markdown import comment
 
@@ -238,7 +262,7 @@ def _print_comment(name: str, project: Path | None) -> None:
                 events.append(event)
                 watch(event)
 
-            stack.preview(on_event=on_event)
+            stack.preview(on_event=on_event, policy_packs=policy_packs)
     finally:
         print(comment(events, stack=name, region=region))
 

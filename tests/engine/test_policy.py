@@ -67,6 +67,14 @@ def test_a_first_preview_passes_and_says_what_it_could_not_look_at(stack):
     assert {found[:2] for found in violations} == {("advisory", "not-known-yet")}
 
 
+def test_our_own_command_hands_the_pack_on(stack):
+    with stack.pushtrain("preview", "-s", "policy", "--policy-pack", str(PACK)) as command:
+        _, told = command.communicate(timeout=600)
+
+    assert command.returncode == 0, told
+    assert "not-known-yet" in told
+
+
 def test_up_looks_at_all_of_it_and_passes(stack):
     code, violations = run(stack, "up", "--yes", "--skip-preview")
 
