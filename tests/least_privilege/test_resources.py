@@ -1,11 +1,12 @@
 """What AWS's services may do to the stack, and as its roles: for this account and no other."""
 
 import dataclasses
+import json
 
 import pytest
 
 from tests.least_privilege.access import ACCOUNT, Access, Policies, arn
-from tests.least_privilege.world import World, mutations
+from tests.least_privilege.world import OURS, World, mutations
 
 PARTS = ("invoke", "observe", "reconcile")
 EVERYTHING = {
@@ -61,8 +62,37 @@ def test_a_role_is_taken_by_its_service_for_this_account_alone(stack, role):
     assert_exact(document, TRUSTED[role])
 
 
-def assert_exact(document, access):
-    world = World({"it": [access]})
+def of_the_key():
+    """Log groups, undelivered events and alarms are encrypted by AWS, in nobody's name.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html,
+    https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
+    """
+    group = {"kms:EncryptionContext:aws:logs:arn": arn("logs", f"log-group:{OURS}training-logs")}
+    alarm = {"aws:SourceAccount": ACCOUNT, "aws:SourceArn": arn("cloudwatch", f"alarm:{OURS}a")}
+    writes = ("Decrypt", "GenerateDataKey")
+    encrypts = ("Encrypt", "GenerateDataKeyWithoutPlaintext", "ReEncryptFrom", "ReEncryptTo")
+    for actions, service, context in (
+        ((*writes, *encrypts, "DescribeKey"), "logs.us-east-1", group),
+        (writes, "events", {}),
+        (writes, "cloudwatch", alarm),
+    ):
+        for action in actions:
+            # In a key's policy, every resource is that key.
+            yield Access(f"kms:{action}", "*", context, f"{service}.amazonaws.com")
+
+
+def test_a_key_is_used_for_what_the_stack_keeps_alone(stack):
+    for key in stack.deployment.of_type("aws:kms/key:Key"):
+        document = json.loads(key.inputs["policy"])
+        account, *services = document["Statement"]
+
+        assert account["Principal"] == {"AWS": f"arn:aws:iam::{ACCOUNT}:root"}
+        assert_exact({"Statement": services}, *of_the_key())
+
+
+def assert_exact(document, *accesses):
+    world = World({"it": accesses})
     unnoticed = [
         mutation.what
         for mutation in mutations(document)

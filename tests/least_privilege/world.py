@@ -23,6 +23,9 @@ KINDS = (
 all of one kind are called. What is not of a kind is itself."""
 PREFIXES = ("checkpoints/", "open/", "runs/")
 """Folders of which each name may be listed, or be told to be absent."""
+OURS = "pushtrain-"
+"""What all that the stack makes is called with: a key's policy cannot name what comes after it."""
+_OURS = (arn("logs", f"log-group:{OURS}"), arn("cloudwatch", f"alarm:{OURS}"))
 _KINDS = tuple((re.compile(rf"(.*[:/])?(?:{pattern})"), called) for pattern, called in KINDS)
 
 
@@ -40,7 +43,7 @@ def _circumstance(key: str, value: Any) -> Any:
     # ECS does not say for which of its resources it takes a role, or not always.
     if key == "aws:SourceArn" and value.startswith(arn("ecs", "")):
         return arn("ecs", "*")
-    return value
+    return next((f"{known}*" for known in _OURS if known in value), value)
 
 
 @dataclass(frozen=True)
