@@ -163,7 +163,11 @@ VIOLATIONS = [
         policy({"Effect": "Allow", "Action": "s3:GetObject", "NotResource": "x"}),
         "all but what NotResource names",
     ),
-    ("no-wildcards", policy({"Effect": "Allow", "Action": "s3:Get?bject"}), "allows s3:Get?bject"),
+    (
+        "no-wildcards",
+        policy({"Effect": "Allow", "Action": "s3:GetBucket?CL"}),
+        "allows s3:GetBucket?CL",
+    ),
     ("no-wildcards", policy(allow(["s3:GetObject", "s3:Put*"])), "It allows s3:Put*"),
     ("no-wildcards", policy(allow("s3:GetObject", "*")), "It allows s3:GetObject on *"),
     ("no-wildcards", policy(allow("s3:GetObject", ["arn:aws:s3:::*"])), "on arn:aws:s3:::*"),
