@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast
 
-TABLE: Final = Path(__file__).with_name("prices.json")
+TABLE: Final = Path(__file__).parent.parent / "handler" / "prices.json"
 ARCHITECTURES: Final = ("x86_64", "arm64")
 LEAST_SECONDS: Final = 60
 """Fargate bills by the second, but one minute at least: https://aws.amazon.com/fargate/pricing/."""
@@ -228,7 +228,7 @@ def render(idle: Cost, run: RunCost | None = None) -> str:
                 f"  Spot: up to {run.spot_discount.amount:.0%} off processor and memory; its "
                 f"price changes ({run.spot_discount.source})"
             )
-    source = "each one's source and date are in automation/prices.json"
+    source = "each one's source and date are in handler/prices.json"
     text += ["", f"USD list prices, compiled {compiled()}, before tax and free tiers: {source}"]
     return "\n".join(text)
 

@@ -30,6 +30,8 @@ class ImageRepository(ComponentResource):
     url: Output[str]
     arn: Output[str]
     registry_id: Output[str]
+    key_arn: Output[str] | None
+    """The key, for whoever encrypts more with it: known once it may be used for the images."""
 
     def __init__(
         self, name: str, args: ImageRepositoryArgs, opts: ResourceOptions | None = None
@@ -85,6 +87,9 @@ class ImageRepository(ComponentResource):
         )
         self.name = _after(repository.name, as_wanted)
         self.url = _after(repository.repository_url, as_wanted)
+        self.key_arn = (
+            None if args.key_arn is None else _after(Output.from_input(args.key_arn), as_wanted)
+        )
         self.arn = repository.arn
         self.registry_id = repository.registry_id
         self.register_outputs(

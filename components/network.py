@@ -1,7 +1,9 @@
 """The network that tasks run in."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, TypeAlias
 
 import pulumi
@@ -15,6 +17,7 @@ CIDR_BLOCK = "10.20.0.0/16"
 SUBNET_CIDR_BLOCKS = ("10.20.0.0/20", "10.20.16.0/20")
 """One for each of two zones, since a zone may run out of capacity; each holds 4091 tasks."""
 HTTPS: Final = 443
+PRICES: Final = Path(__file__).parent.parent / "handler" / "prices.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,8 @@ class Network(ComponentResource):
     security_group_id: Output[str]
     assign_public_ip: bool
     """Belongs to the shape of the network: a public subnet reaches nothing without an address."""
+    idle_cost: Output[str]
+    """In words, for a month in which nothing runs."""
 
     def __init__(self, name: str, args: NetworkArgs, opts: ResourceOptions | None = None) -> None:
         super().__init__("pushtrain:network:Network", name, None, opts)
@@ -91,8 +96,13 @@ class Network(ComponentResource):
                 self.subnet_ids = args.mode.subnet_ids
                 self.security_group_id = self._egress_only(args.mode.vpc_id).id
                 self.assign_public_ip = args.mode.assign_public_ip
+        endpoints = len(endpoint_policies(args.mode)) if isinstance(args.mode, Private) else 0
+        self.idle_cost = Output.from_input(args.scope.region).apply(
+            lambda region: idle_cost(region, endpoints)
+        )
         self.register_outputs(
             {
+                "idle_cost": self.idle_cost,
                 "subnet_ids": self.subnet_ids,
                 "security_group_id": self.security_group_id,
                 "assign_public_ip": self.assign_public_ip,
@@ -297,6 +307,20 @@ def endpoint_policies(mode: Private) -> Mapping[str, policies.Document]:
         "logs": policies.write_log(mode.log_group_arn),
         **{service: allowed for service, allowed in secrets.items() if allowed["Statement"]},
     }
+
+
+def idle_cost(region: str, endpoints: int) -> str:
+    """Say what a network with these interface endpoints costs in a month, by the price table."""
+    if not endpoints:
+        return "$0 a month"
+    table = json.loads(PRICES.read_text(encoding="utf-8"))
+    count = endpoints * len(SUBNET_CIDR_BLOCKS)
+    what = f"{endpoints} interface endpoints in {len(SUBNET_CIDR_BLOCKS)} zones"
+    price = table["regions"].get(region, {}).get("interface_endpoint_hour")
+    if price is None:
+        return f"{what}, billed by the hour; {PRICES.name} has no price of them for {region}"
+    monthly = count * price["price"] * table["hours_per_month"]
+    return f"${monthly:.2f} a month: {what}, ${price['price']:g} an hour each, {price['as_of']}"
 
 
 def _after(value: Output[str], *others: Output[str]) -> Output[str]:

@@ -61,7 +61,17 @@ class TrainingPipeline(ComponentResource):
             if settings.customer_key
             else None
         )
-        key_arn = self.encryption.key_arn if self.encryption else None
+        self.repository = ImageRepository(
+            f"{name}-images",
+            ImageRepositoryArgs(
+                immutable_tags=not settings.image_build,
+                destroyable=settings.destroyable,
+                key_arn=self.encryption.key_arn if self.encryption else None,
+            ),
+            child,
+        )
+        # Refused for images that are there already, the key shall not be on half of the rest.
+        key_arn = self.repository.key_arn
         key = KeyScope(key_arn=key_arn, region=scope.region) if key_arn else None
         self.store = ModelStore(
             f"{name}-store",
@@ -70,15 +80,6 @@ class TrainingPipeline(ComponentResource):
                 old_version_retention_days=settings.old_version_retention_days,
                 destroyable=settings.destroyable,
                 data_path=settings.data_path,
-                key_arn=key_arn,
-            ),
-            child,
-        )
-        self.repository = ImageRepository(
-            f"{name}-images",
-            ImageRepositoryArgs(
-                immutable_tags=not settings.image_build,
-                destroyable=settings.destroyable,
                 key_arn=key_arn,
             ),
             child,
@@ -170,6 +171,7 @@ class TrainingPipeline(ComponentResource):
 
         self.outputs: dict[str, Output[str] | str] = {
             "bucket": self.store.bucket_name,
+            "networkIdleCost": self.network.idle_cost,
             "repositoryUrl": self.repository.url,
             "cluster": self.task.cluster_arn,
             "logGroup": self.task.log_group_name,

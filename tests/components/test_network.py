@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from components.network import Existing, Network, NetworkArgs, Private, Public
+from components.network import Existing, Network, NetworkArgs, Private, Public, idle_cost
 from components.policies import AwsScope, task_execution
 
 SCOPE = AwsScope(partition="aws", region="us-east-1", account="123456789012")
@@ -288,3 +288,36 @@ def test_tasks_run_in_the_subnets_of_an_existing_network(deploy):
     assert wiring["subnets"] == ["subnet-0123abcd"]
     assert wiring["assign_public_ip"] is True
     assert deployment.of_type("aws:ec2/vpc:Vpc") == []
+
+
+def test_each_network_tells_what_it_costs_while_nothing_runs(deploy):
+    settings = {
+        "public": {},
+        "private": {"network": "private", "secrets": [f"A={SECRET}"]},
+        "existing": {
+            "network": "existing",
+            "network.vpcId": "vpc-0123abcd",
+            "network.subnetIds": ["subnet-0123abcd"],
+        },
+    }
+    told = {
+        mode: deploy.whole(given).exports["networkIdleCost"].value
+        for mode, given in settings.items()
+    }
+
+    assert told == {
+        "public": "$0 a month",
+        "private": "$58.40 a month: 4 interface endpoints in 2 zones, $0.01 an hour each, "
+        "2026-08-20",
+        "existing": "$0 a month",
+    }
+
+
+@pytest.mark.parametrize("region", ["us-east-2", "mars-1"])
+def test_a_price_that_nobody_knows_is_not_made_up(region):
+    told = idle_cost(region, 3)
+
+    assert told == (
+        "3 interface endpoints in 2 zones, billed by the hour; "
+        f"prices.json has no price of them for {region}"
+    )

@@ -46,6 +46,7 @@ def test_outputs_are_what_a_person_or_script_needs(dev):
 
     assert {name: export.value for name, export in dev.exports.items()} == {
         "bucket": "pushtrain-store-bucket-0a1b2c3",
+        "networkIdleCost": "$0 a month",
         "repositoryUrl": f"{registry}/pushtrain-images-repository-0a1b2c3",
         "cluster": "arn:aws:ecs:us-east-1:123456789012:cluster/pushtrain-training-cluster-0a1b2c3",
         "logGroup": "pushtrain-training-logs-0a1b2c3",
