@@ -230,8 +230,8 @@ def program(folder, text):
 
 
 def test_a_resource_type_that_the_cloud_does_not_know_is_an_error_that_names_it(bench, tmp_path):
-    root = program(tmp_path, "import pulumi_aws as a\na.kms.Key('bell')\n")
-    with pytest.raises(DeployError, match=r"got aws:kms/key:Key \(bell\)"):
+    root = program(tmp_path, "import pulumi_aws as a\na.sfn.Activity('bell')\n")
+    with pytest.raises(DeployError, match=r"got aws:sfn/activity:Activity \(bell\)"):
         deploy(bench.cloud, root, "dev")
 
 
