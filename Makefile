@@ -50,7 +50,12 @@ check: $(STAMP) ## Lint, types, spelling
 	@$(BIN)/pyright
 	@$(BIN)/codespell
 	@$(BIN)/hadolint trainer/Dockerfile examples/*/Dockerfile
-	@$(BIN)/shellcheck .ci/run requirements/*.sh examples/*/*.sh
+	@$(BIN)/shellcheck .ci/run .ci/actionlint requirements/*.sh examples/*/*.sh
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-actions .github/actions/*/action.yml
+	@$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	@$(BIN)/zizmor --quiet --offline --pedantic .github
+	@.ci/actionlint
 
 format: $(STAMP) ## Let ruff lay out and mend what it can
 	@$(BIN)/ruff format .

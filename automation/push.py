@@ -37,6 +37,32 @@ class PushError(StackError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PushPlan:
+    """What a push would build, for whoever builds with means of their own."""
+
+    image: str
+    """Registry, repository and tag."""
+    tag: str
+    platform: str
+    context: str
+    build_args: Mapping[str, str]
+    digest: str | None
+    """Of the image that has this tag already; None where it is to be built."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Give what a script needs; the run once there is a digest that names it."""
+        return {
+            "image": self.image,
+            "tag": self.tag,
+            "platform": self.platform,
+            "context": self.context,
+            "build_args": [f"{name}={value}" for name, value in self.build_args.items()],
+            "digest": self.digest,
+            "run": run_name(self.digest) if self.digest else None,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class PushResult:
     """The image in the repository, and the run that it stands for."""
 
@@ -66,6 +92,30 @@ class PushResult:
         ]
 
 
+def plan(
+    context: Path,
+    *,
+    outputs: Mapping[str, Any],
+    session: Any = None,
+    dirty: bool = False,
+    build_args: Mapping[str, str] = MappingProxyType({}),
+) -> PushPlan:
+    """Tell what `push` would build and under which name, without an engine and without a push."""
+    context = _with_dockerfile(context)
+    with told_as(PushError):
+        stack = _Stack(outputs, session or boto3.session.Session())
+        platform = stack.platform()
+        tag = _tag(context, build_args, platform, dirty=dirty)
+        return PushPlan(
+            image=stack.image(tag),
+            tag=tag,
+            platform=platform,
+            context=str(context),
+            build_args=build_args,
+            digest=stack.digest(tag),
+        )
+
+
 def push(  # noqa: PLR0913 -- each is one thing that a caller decides
     context: Path,
     *,
@@ -80,9 +130,7 @@ def push(  # noqa: PLR0913 -- each is one thing that a caller decides
     `outputs` and `session` are those of a stack. `dirty` takes a context that differs from its
     commit, and says so in the tag. `on_line` is told each line of progress. Raises PushError.
     """
-    context = context.resolve()
-    if not (context / "Dockerfile").is_file():
-        raise PushError(f"context must be a folder with a Dockerfile, got {context}")
+    context = _with_dockerfile(context)
     with told_as(PushError):
         stack = _Stack(outputs, session or boto3.session.Session())
         platform = stack.platform()
@@ -165,6 +213,10 @@ class _Stack:
         """Where images are pushed."""
         return self.embedded or self.registry
 
+    def image(self, tag: str) -> str:
+        """Name an image as Docker pushes it."""
+        return f"{self.host}/{self.repository}:{tag}"
+
     def platform(self) -> str:
         """Tell the platform that the stack's tasks run on."""
         name = self.outputs["wiringParameter"]
@@ -219,6 +271,13 @@ class _Stack:
 
     def _client(self, service: str) -> Any:
         return self.session.client(service, region_name=self.region)
+
+
+def _with_dockerfile(context: Path) -> Path:
+    context = context.resolve()
+    if not (context / "Dockerfile").is_file():
+        raise PushError(f"context must be a folder with a Dockerfile, got {context}")
+    return context
 
 
 def _tag(context: Path, build_args: Mapping[str, str], platform: str, *, dirty: bool) -> str:
@@ -328,7 +387,7 @@ def _push_without_engine(stack: _Stack, build: _Build, why: str) -> None:
 
 
 def _push_with_engine(stack: _Stack, build: _Build) -> None:
-    name = f"{stack.host}/{stack.repository}:{build.tag}"
+    name = stack.image(build.tag)
     arguments = [f"--build-arg={key}={value}" for key, value in build.build_args.items()]
     _docker(
         ["build", f"--platform={build.platform}", *arguments, f"--tag={name}", str(build.context)],

@@ -9,6 +9,7 @@ from automation.commands.shared import JSON, at_stack, at_work, of_a_stack, prin
 
 FINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
 IMAGE_ARGS = "pushtrain:image.args"
+IMAGE_BUILD = "pushtrain:image.build"
 
 
 @click.command(
@@ -16,6 +17,7 @@ IMAGE_ARGS = "pushtrain:image.args"
 Examples:
   pushtrain push -s dev
   pushtrain push -s dev ../my-trainer --json | jq -r .run
+  pushtrain push -s dev --dry-run --json | jq -r .image
 """
 )
 @of_a_stack
@@ -23,9 +25,18 @@ Examples:
     "context", required=False, type=click.Path(exists=True, file_okay=False, path_type=Path)
 )
 @click.option("--dirty", is_flag=True, help="Push files that differ from their commit, too.")
+@click.option(
+    "--dry-run", is_flag=True, help="Tell what would be built, for a build by other means."
+)
 @JSON
-def push(
-    name: str, project: Path | None, context: Path | None, *, dirty: bool, as_data: bool
+def push(  # noqa: PLR0913 - each is an option
+    name: str,
+    project: Path | None,
+    context: Path | None,
+    *,
+    dirty: bool,
+    dry_run: bool,
+    as_data: bool,
 ) -> None:
     """Build a trainer image and push it as g-<commit>, without touching the infrastructure.
 
@@ -40,9 +51,17 @@ def push(
         root = stack.project
     own = root / config.get("pushtrain:image.context", "trainer")
     arguments = dict(pair.split("=", 1) for pair in json.loads(config.get(IMAGE_ARGS, "[]")))
+    folder = context or own
     try:
+        if dry_run:
+            planned = images.plan(
+                folder, outputs=outputs, session=session, dirty=dirty, build_args=arguments
+            )
+            by_up = config.get(IMAGE_BUILD, "true") == "true"
+            _print_plan({**planned.as_json(), "built_by_up": by_up}, as_data=as_data)
+            return
         result = images.push(
-            context or own,
+            folder,
             outputs=outputs,
             session=session,
             dirty=dirty,
@@ -104,3 +123,12 @@ def train(  # noqa: PLR0913 - each is an option
             print_log(deployed, run, lambda line: tell(line.text), follow=True)
         else:
             tell("  " + deployed.command(f"logs {run} -f"))
+
+
+def _print_plan(planned: dict[str, object], *, as_data: bool) -> None:
+    if as_data:
+        print_json(planned)
+        return
+    print(planned["image"])
+    there = planned["digest"]
+    tell(f"there already: {there}" if there else f"to be built from {planned['context']}")

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automation import push as pushes
-from automation.push import PushError, image_tag, push, run_name
+from automation.push import PushError, image_tag, plan, push, run_name
 from localcloud import Cloud, make_image
 from localcloud.deployer import deploy
 from trainer.publish import commit as commit_of
@@ -506,6 +506,29 @@ def test_a_failed_build_tells_its_last_lines(context, monkeypatch):
 
     with pytest.raises(PushError, match=r"docker build must end well, got exit code 3: .*out of"):
         deliver(context)
+
+
+@pytest.mark.localcloud
+def test_a_plan_names_the_image_of_the_commit_and_pushes_nothing(stack, context, monkeypatch):
+    no_engine(monkeypatch)
+    before = len(images(stack))
+    planned = plan(context, outputs=stack.outputs, build_args={"A": "1"})
+    repository = stack.outputs["repositoryUrl"].partition("/")[2]
+
+    assert len(images(stack)) == before
+    assert planned.as_json() == {
+        "image": f"127.0.0.1:{stack.cloud.port}/{repository}:g-{head(context)[:12]}",
+        "tag": f"g-{head(context)[:12]}",
+        "platform": "linux/amd64",
+        "context": str(context),
+        "build_args": ["A=1"],
+        "digest": None,
+        "run": None,
+    }
+
+    result = push(context, outputs=stack.outputs)
+    again = plan(context, outputs=stack.outputs)
+    assert (again.digest, again.as_json()["run"]) == (result.digest, result.run)
 
 
 @pytest.mark.localcloud

@@ -1,6 +1,8 @@
 """What of the library needs no engine; the rest is in tests/engine."""
 
+import contextlib
 import os
+from pathlib import Path
 
 import pytest
 from pulumi.automation import EngineEvent
@@ -35,6 +37,25 @@ def test_a_folder_without_a_project_is_refused_before_anything_is_asked(monkeypa
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(ProjectError, match=rf"Pulumi\.yaml, got {tmp_path}"):
         Stack("dev", project=tmp_path).up()
+
+
+@pytest.mark.parametrize("operation", ["preview", "up"])
+def test_policy_packs_reach_the_engine_as_folders_that_it_finds(operation, monkeypatch, tmp_path):
+    cli, said = tmp_path / "pulumi", tmp_path / "said.txt"
+    cli.write_text(
+        f'#!/bin/sh\necho "$@" >> {said}\n'
+        'case "$*" in *version*) echo v3.300.0;; *) echo "{}";; esac\n'
+    )
+    cli.chmod(0o755)
+    (tmp_path / "Pulumi.yaml").write_text("name: p\nruntime: python\n")
+    (tmp_path / "rules").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(tmp_path)
+    with contextlib.suppress(Exception):  # it misses what an engine would have answered
+        getattr(Stack("dev", project=tmp_path), operation)(policy_packs=[Path("rules")])
+
+    (asked,) = [line for line in said.read_text().splitlines() if f" {operation} " in line]
+    assert f"--policy-pack {tmp_path}/rules" in asked
 
 
 def test_settings_are_written_as_the_cli_writes_them():
