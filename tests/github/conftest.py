@@ -101,8 +101,8 @@ def run_step(workflows, hub, tmp_path):
         outputs = tmp_path / "outputs.txt"
         outputs.write_text("")
         done = subprocess.run(
-            # What GitHub starts where a step names no shell.
-            ["bash", "-e", "-c", script],
+            # What GitHub starts for `shell: bash`.
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
             cwd=cwd or tmp_path,
             env=hub.environment(GITHUB_OUTPUT=str(outputs), **environment),
             stdout=subprocess.PIPE,

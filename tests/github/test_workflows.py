@@ -195,6 +195,12 @@ def test_no_secret_is_used_nor_a_trigger_that_lends_a_fork_ours():
         assert not re.search(r"AKIA|aws-secret-access-key|set -x", text)
 
 
+def test_a_pipe_fails_where_any_part_of_it_does(workflows):
+    for name, document in workflows.items():
+        if any("run" in step for job in document["jobs"].values() for step in job.get("steps", [])):
+            assert document["defaults"] == {"run": {"shell": "bash"}}, name
+
+
 def test_no_mutable_tag_is_pushed(workflows):
     text = yaml.safe_dump(workflows["image"])
 
