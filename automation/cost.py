@@ -1,21 +1,17 @@
 """What a stack costs while nothing runs, and what an hour of training adds.
 
-Every price comes from prices.json, which names the source of each and when it was read there.
+Every price comes from handler/prices.json, which names the source of each and when it was read
+there; the handlers price each run by the same table.
 """
 
-import json
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast
 
-TABLE: Final = Path(__file__).parent.parent / "handler" / "prices.json"
+from handler import cost as prices
+
 ARCHITECTURES: Final = ("x86_64", "arm64")
-LEAST_SECONDS: Final = 60
-"""Fargate bills by the second, but one minute at least: https://aws.amazon.com/fargate/pricing/."""
 HOUR_SECONDS: Final = 3600
 
 Resource: TypeAlias = tuple[str, Mapping[str, Any]]
@@ -90,12 +86,12 @@ class RunCost:
 
 def regions() -> tuple[str, ...]:
     """Return the regions that the table has prices of."""
-    return tuple(_table()["regions"])
+    return tuple(prices.table()["regions"])
 
 
 def compiled() -> str:
     """Return the day on which the table was put together."""
-    return _table()["compiled"]
+    return prices.table()["compiled"]
 
 
 def idle_cost(resources: Iterable[Resource], region: str) -> Cost:
@@ -159,7 +155,7 @@ def run_cost(  # noqa: PLR0913 - a task's size has this many parts
             f"architecture must be one that prices.json has for {region}, got {architecture!r}; "
             "https://aws.amazon.com/fargate/pricing/ has it"
         )
-    hours = max(math.ceil(seconds), LEAST_SECONDS) / HOUR_SECONDS
+    hours = prices.rounded(seconds) / HOUR_SECONDS
     amounts: Sequence[tuple[str, str, Price, float]] = (
         (f"processor, {architecture}", "vCPU-hour", vcpu, cpu / 1024),
         ("memory", "GB-hour", gigabyte, memory / 1024),
@@ -197,7 +193,7 @@ def state_resources(export: Mapping[str, Any]) -> list[Resource]:
 
 def render(idle: Cost, run: RunCost | None = None) -> str:
     """Return a plain text table for a terminal."""
-    text = [f"Idle, a month of {_table()['hours_per_month']} hours in {idle.region}"]
+    text = [f"Idle, a month of {prices.table()['hours_per_month']} hours in {idle.region}"]
     rows = [
         (line.what, f"{line.count:g} x {dollars(line.price.amount)} / {line.unit}", line.total)
         for line in idle.lines
@@ -286,7 +282,7 @@ class _Found:
         price = _price(self.billed.price, region)
         if price is None:
             raise ValueError(f"prices.json must have {self.billed.price} for {region}, got none")
-        times = _table()["hours_per_month"] if self.billed.unit == "hour" else 1
+        times = prices.table()["hours_per_month"] if self.billed.unit == "hour" else 1
         return Line(
             what=self.billed.what,
             count=self.count,
@@ -380,13 +376,8 @@ def _check_region(region: str) -> None:
         )
 
 
-@cache
-def _table() -> dict[str, Any]:
-    return json.loads(TABLE.read_text(encoding="utf-8"))
-
-
 def _price(key: str, region: str) -> Price | None:
-    entry = _table()["regions"][region].get(key) or _table()["everywhere"].get(key)
+    entry = prices.entry(key, region)
     if entry is None:
         return None
     return Price(amount=entry["price"], source=entry["source"], as_of=entry["as_of"])

@@ -13,14 +13,14 @@ from automation.deployed import Deployed
 from automation.follow import FINAL_STATES, Record, part
 from automation.summary import (
     STYLES,
-    cost_json,
+    cents,
     percent,
-    provider,
     span,
     stamp,
     summarise,
     time,
 )
+from handler.cost import Cost, provider_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ def as_json(record: Record, manifest: Mapping[str, Any] | None, now: datetime) -
         "record": record,
         "manifest": manifest,
         "seconds": row.seconds,
-        "cost": cost_json(row.spent, row.unpriced),
+        "cost": row.cost,
         "timeline": [
             {"at": stamp(moment.at), "what": moment.what, "text": moment.text}
             for moment in moments(record)
@@ -120,7 +120,7 @@ def tell(
         console.print()
         _facts(console, _diagnosed(diagnosis))
     console.print()
-    _facts(console, _tail(record, manifest, row.unpriced))
+    _facts(console, _tail(record, manifest, row.cost))
 
 
 def _claim(record: Record) -> Moment:
@@ -132,7 +132,7 @@ def _claim(record: Record) -> Moment:
 
 def _of_attempt(attempt: Mapping[str, Any]) -> Iterator[Moment]:
     name = f"attempt {attempt['number']}"
-    yield from _at(attempt["requested_at"], name, f"asks for a task on {provider(attempt)}")
+    yield from _at(attempt["requested_at"], name, f"asks for a task on {provider_of(attempt)}")
     if attempt["failure"]:
         # When RunTask refused is not on record: it answers at once.
         yield from _at(attempt["requested_at"], "no task", attempt["failure"])
@@ -207,7 +207,7 @@ def _diagnosed(diagnosis: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _tail(
-    record: Record, manifest: Mapping[str, Any] | None, unpriced: str
+    record: Record, manifest: Mapping[str, Any] | None, cost: Cost
 ) -> Iterator[tuple[str, str]]:
     if record["parameters"]:
         pairs = sorted(record["parameters"].items())
@@ -225,8 +225,25 @@ def _tail(
             "files",
             "\n".join([where, *(f"  {name}  {size(entry['size'])}" for name, entry in files)]),
         )
-    if unpriced:
-        yield "cost", f"unknown: {unpriced}"
+    yield "cost", "\n".join(_priced(cost))
+
+
+def _priced(cost: Cost) -> Iterator[str]:
+    if "why" in cost:
+        yield f"unknown: {cost['why']}"
+        return
+    yield f"by list prices of {cost['prices_dated']} in {cost['region']}"
+    for item in cost["items"]:
+        amount = f"{item['amount']:,.10g} {item['unit']}s"
+        on = f"{item['provider']} {item['architecture']}"
+        yield f"  {item['what']:<12}{amount:<24}{on:<22}{cents(item['usd'])}"
+    if cost["usd_least"] < cost["usd"]:
+        yield f"  in all {cents(cost['usd'])}; {cents(cost['usd_least'])} if Spot gave all it can"
+    else:
+        yield f"  in all {cents(cost['usd'])}"
+    stored = cost["stored"]
+    month = "no price" if stored["usd_month"] is None else f"{cents(stored['usd_month'])} a month"
+    yield f"  published {size(stored['bytes'])}: {month}"
 
 
 def size(count: int) -> str:

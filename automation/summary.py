@@ -8,10 +8,9 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
-from automation.cost import run_cost
 from automation.follow import FINAL_STATES, Record, part
+from handler.cost import Cost, of_run
 
-SPOT: Final = "FARGATE_SPOT"
 STYLES: Final[Mapping[str, str]] = {
     "SUCCEEDED": "green",
     "FAILED": "red",
@@ -35,8 +34,8 @@ class Spent:
 
     def __str__(self) -> str:
         if round(self.least, 4) == round(self.most, 4):
-            return _cents(self.most)
-        return f"{_cents(self.least)}-{_cents(self.most).removeprefix('$')}"
+            return cents(self.most)
+        return f"{cents(self.least)}-{cents(self.most).removeprefix('$')}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +55,14 @@ class Summary:
     """When its first task was asked for."""
     seconds: float | None
     """From then to the end, or until now."""
-    spent: Spent | None
-    unpriced: str
-    """Why there is no cost."""
+    cost: Cost
     champion: bool
+
+    @property
+    def spent(self) -> Spent | None:
+        """What it cost, where there is a price."""
+        cost = self.cost
+        return None if "why" in cost else Spent(least=cost["usd_least"], most=cost["usd"])
 
     def as_json(self) -> dict[str, Any]:
         """Return the run as `--json` prints it."""
@@ -75,7 +78,7 @@ class Summary:
             "created_at": stamp(self.created),
             "started_at": stamp(self.started) if self.started else None,
             "seconds": self.seconds,
-            "cost": cost_json(self.spent, self.unpriced),
+            "cost": self.cost,
         }
 
 
@@ -84,7 +87,6 @@ def summarise(record: Record, now: datetime, champion: str | None = None) -> Sum
     attempts = record["attempts"]
     started = time(attempts[0]["requested_at"]) if attempts else None
     ended = time(record.get("ended_at"))
-    spent = cost_of(record, now)
     return Summary(
         run=record["run"],
         digest=record["image"]["digest"],
@@ -96,66 +98,10 @@ def summarise(record: Record, now: datetime, champion: str | None = None) -> Sum
         created=time(record["created_at"]) or now,
         started=started,
         seconds=((ended or now) - started).total_seconds() if started else None,
-        spent=spent if isinstance(spent, Spent) else None,
-        unpriced=spent if isinstance(spent, str) else "",
+        # What its end put on record holds, by the prices of that day.
+        cost=record.get("cost") or of_run(record, stamp(now)),
         champion=record["run"] == champion,
     )
-
-
-def cost_of(record: Record, now: datetime) -> Spent | str:
-    """Price a run's tasks from when they were asked for to when they stopped, or say why not.
-
-    Fargate bills from the start of the image's download, which no record has; what a task waits
-    for its place is therefore counted, and is not billed.
-    """
-    wiring: Mapping[str, Any] = record["wiring"]
-    needed = ("cpu", "memory", "architecture", "cluster")
-    if missing := [name for name in needed if name not in wiring]:
-        return f"the record's wiring has no {', '.join(missing)}"
-    parts = str(wiring["cluster"]).split(":")
-    region = parts[3] if len(parts) > 3 else ""
-    least = most = 0.0
-    for attempt in record["attempts"]:
-        seconds = billed_seconds(attempt, record, now)
-        if seconds <= 0:
-            continue
-        try:
-            cost = run_cost(
-                cpu=wiring["cpu"],
-                memory=wiring["memory"],
-                seconds=seconds,
-                architecture=wiring["architecture"],
-                spot=provider(attempt) == SPOT,
-                region=region,
-                public_address=bool(wiring.get("assign_public_ip", True)),
-            )
-        except ValueError as error:
-            return str(error)
-        least += cost.least
-        most += cost.on_demand
-    return Spent(least=least, most=most)
-
-
-def billed_seconds(attempt: Mapping[str, Any], record: Record, now: datetime) -> float:
-    """Return for how long an attempt had a task; none where nothing was placed."""
-    asked = time(attempt["requested_at"])
-    if attempt["failure"] or not attempt["task_arn"] or asked is None:
-        return 0
-    end = time(attempt["stopped_at"]) or time(record.get("ended_at")) or now
-    return (end - asked).total_seconds()
-
-
-def provider(attempt: Mapping[str, Any]) -> str:
-    """Return the capacity provider that an attempt asks for."""
-    strategy: list[dict[str, Any]] = attempt["request"].get("capacityProviderStrategy") or []
-    return strategy[0].get("capacityProvider", "") if strategy else ""
-
-
-def cost_json(spent: Spent | None, unpriced: str) -> dict[str, Any]:
-    """Return a cost as `--json` prints it; without a figure there is the reason."""
-    if spent is None:
-        return {"least": None, "most": None, "reason": unpriced}
-    return {"least": round(spent.least, 6), "most": round(spent.most, 6), "reason": None}
 
 
 def table(rows: Iterable[Summary], now: datetime) -> Table:
@@ -229,5 +175,6 @@ def _why(record: Record) -> str:
     return part(record, "diagnosis").get("cause") or ""
 
 
-def _cents(amount: float) -> str:
+def cents(amount: float) -> str:
+    """Write a small amount of dollars."""
     return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"

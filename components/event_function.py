@@ -195,6 +195,7 @@ def handler_code() -> AssetArchive:
     return AssetArchive(
         {
             f"handler/{file.name}": FileAsset(str(file))
-            for file in sorted(HANDLER_FOLDER.glob("*.py"))
+            for file in sorted(HANDLER_FOLDER.iterdir())
+            if file.suffix in {".py", ".json"}
         }
     )

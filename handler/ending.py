@@ -99,6 +99,7 @@ def _succeed(run: Run, stop: StoppedTask, published: dict[str, Any], promotion: 
         told,
         manifest.metrics_of(published),
         promotion,
+        stored_bytes=manifest.size_of(published),
     )
 
 
@@ -113,6 +114,7 @@ def _stopped(run: Run, stop: StoppedTask) -> Attempt:
         **run["attempts"][-1],
         "task_arn": stop.task_arn,
         "failure": None,
+        "pull_started_at": stop.pull_started_at,
         "started_at": stop.started_at,
         "stopped_at": stop.stopped_at or runs.now(),
         "exit_code": stop.container(run["wiring"]["container"]).exit_code,

@@ -69,6 +69,7 @@ class StoppedTask:
     """Empty when the task failed before it had any."""
     stop_code: str | None
     stopped_reason: str | None
+    pull_started_at: str | None
     started_at: str | None
     stopped_at: str | None
     forgotten: bool = False
@@ -142,6 +143,7 @@ def parse_task(task: object) -> StoppedTask:
         containers=_containers(detail.get("containers")),
         stop_code=_optional_text(detail, "stopCode") or None,
         stopped_reason=_optional_text(detail, "stoppedReason") or None,
+        pull_started_at=_time(detail, "pullStartedAt"),
         started_at=_time(detail, "startedAt"),
         stopped_at=_time(detail, "stoppedAt"),
     )

@@ -148,6 +148,7 @@ def _lost(run: Run, attempt: Attempt, clients: Clients) -> StoppedTask | None:
         containers=(),
         stop_code=None,
         stopped_reason=None,
+        pull_started_at=None,
         started_at=None,
         stopped_at=rfc3339(last or time),
         forgotten=True,

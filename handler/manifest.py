@@ -141,6 +141,11 @@ def metrics_of(manifest: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def size_of(manifest: dict[str, Any]) -> int:
+    """Return the bytes of the files that a verified manifest names."""
+    return sum(entry["size"] for entry in manifest["files"].values())
+
+
 def _files(manifest: dict[str, Any], run: str) -> dict[str, tuple[int, str]]:
     version = manifest.get("version")
     if type(version) is not int or version != VERSION:

@@ -4,6 +4,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, TypedDict
 
+from handler import cost
+from handler.cost import Cost
 from handler.events import rfc3339
 from handler.wiring import Data, Wiring
 
@@ -91,6 +93,8 @@ class Attempt(TypedDict):
     task_arn: str | None
     failure: str | None
     requested_at: str
+    pull_started_at: str | None
+    """When Fargate began to bill the task; None also where ECS does not know."""
     started_at: str | None
     stopped_at: str | None
     exit_code: int | None
@@ -121,6 +125,8 @@ class Run(TypedDict):
     metrics: dict[str, float]
     diagnosis: RunDiagnosis | None
     promotion: Promotion | None
+    cost: Cost | None
+    """Once the run is over."""
     notified_at: str | None
 
 
@@ -205,6 +211,7 @@ def claimed(
         "metrics": {},
         "diagnosis": None,
         "promotion": None,
+        "cost": None,
         "notified_at": None,
     }
 
@@ -242,6 +249,7 @@ def attempted(run: Run, build: Callable[[Run, int], dict[str, Any]]) -> Run:
         "task_arn": None,
         "failure": None,
         "requested_at": now(),
+        "pull_started_at": None,
         "started_at": None,
         "stopped_at": None,
         "exit_code": None,
@@ -295,12 +303,14 @@ def with_attempt(run: Run, attempt: Attempt) -> Run:
     return {**run, "attempts": attempts, "updated_at": now()}
 
 
-def ended(
+def ended(  # noqa: PLR0913 (all that an end brings)
     run: Run,
     state: State,
     diagnosis: RunDiagnosis,
     metrics: dict[str, float] | None = None,
     promotion: Promotion | None = None,
+    *,
+    stored_bytes: int = 0,
 ) -> Run:
     """Close the run, unless it is closed."""
     if is_final(run):
@@ -315,6 +325,7 @@ def ended(
         "metrics": metrics or {},
         "diagnosis": diagnosis,
         "promotion": promotion,
+        "cost": cost.of_run(run, time, stored_bytes),
     }
 
 

@@ -256,7 +256,7 @@ class _News:
 
     def _now(self) -> str:
         from automation.follow import part
-        from automation.summary import provider
+        from handler.cost import provider_of
 
         record, state = self.last, self.last["state"]
         if waiting := part(record, "waiting"):
@@ -265,7 +265,7 @@ class _News:
             return "claimed"
         attempt = record["attempts"][-1]
         if state == "STARTED" and not attempt["stopped_at"]:
-            return f"attempt {attempt['number']} on {provider(attempt)}"
+            return f"attempt {attempt['number']} on {provider_of(attempt)}"
         return self._told  # ended, or between two attempts: both are told of elsewhere
 
 

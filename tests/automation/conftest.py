@@ -69,6 +69,7 @@ def attempt(number=1, asked=1, **changes):
         "task_arn": f"{ECS}:task/dev/{task}",
         "failure": None,
         "requested_at": at(asked),
+        "pull_started_at": None,
         "started_at": at(asked + 20),
         "stopped_at": None,
         "exit_code": None,
@@ -85,6 +86,7 @@ def ended(number=1, asked=1, seconds=100, code=0, **changes):
     return attempt(
         number,
         asked,
+        pull_started_at=at(asked),
         stopped_at=at(asked + seconds),
         exit_code=code,
         stop_code="EssentialContainerExited",
@@ -119,6 +121,7 @@ def make(run="3f2a0c11d2e4", state="STARTED", **changes):
         "metrics": {},
         "diagnosis": None,
         "promotion": None,
+        "cost": None,
         "notified_at": None,
         **copy.deepcopy(changes),
     }

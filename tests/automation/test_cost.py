@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automation import cost
+from handler.cost import TABLE
 
 EVENTS = Path(__file__).parent / "events"
 NAT = ("aws:ec2/natGateway:NatGateway", {})
@@ -191,7 +192,7 @@ def test_storage_is_told_as_a_rate():
 
 
 def test_every_price_has_a_source_and_a_date():
-    table = json.loads(cost.TABLE.read_text())
+    table = json.loads(TABLE.read_text())
     groups = [table["everywhere"], *table["regions"].values()]
 
     assert date.fromisoformat(table["compiled"])

@@ -125,7 +125,7 @@ def test_data_that_is_pushed_starts_the_run_that_waits_for_it(loop, tmp_path):
     assert [(each["run"], each["state"], each["accuracy"]) for each in row] == [
         (loop.first, "SUCCEEDED", 0.5)
     ]
-    assert row[0]["cost"]["most"] > 0
+    assert row[0]["cost"]["usd"] > 0
 
 
 def test_the_first_model_is_the_champion_and_its_story_says_so(loop):

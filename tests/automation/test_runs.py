@@ -1,6 +1,7 @@
 """The commands that show runs: against an embedded cloud with records of every state."""
 
 import json
+import re
 
 import pytest
 
@@ -81,9 +82,9 @@ def test_runs_as_json_have_cost_and_the_reason_where_there_is_none(place, record
 
     assert priced["run"] == "a" * 12
     assert priced["seconds"] == 102
-    assert 0 < priced["cost"]["least"] < priced["cost"]["most"]
-    assert unpriced["cost"]["most"] is None
-    assert "mars-1" in unpriced["cost"]["reason"]
+    assert 0 < priced["cost"]["usd_least"] < priced["cost"]["usd"]
+    assert unpriced["cost"]["usd"] is None
+    assert "mars-1" in unpriced["cost"]["why"]
 
 
 def test_a_stack_without_runs_says_how_to_get_one(place):
@@ -173,6 +174,7 @@ def test_show_tells_the_whole_story_in_order(place, records):
     at = records.at
     reclaimed = records.attempt(
         1,
+        pull_started_at=at(5),
         stopped_at=at(60),
         stop_code="SpotInterruption",
         stopped_reason="Spot Task was interrupted.",
@@ -217,6 +219,9 @@ def test_show_tells_the_whole_story_in_order(place, records):
     assert "model.bin  1.2 MB" in out
     assert "epochs=2" in out
     assert "dev-training train/trainer/" in out
+    assert re.search(r"vcpu +200 vCPU-seconds +FARGATE x86_64 +\$0\.0022", out)
+    assert re.search(r"memory +480 GB-seconds +FARGATE_SPOT x86_64 +\$0\.0006", out)
+    assert re.search(r"in all \$0\.00\d\d; \$0\.00\d\d if Spot gave all it can", out)
     assert "pushtrain report 3f2a0c11d2e4 -s dev" in err
 
 

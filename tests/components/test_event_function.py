@@ -29,7 +29,7 @@ def test_handler_is_in_its_archive_and_nothing_but_sources_is(dev, part):
     assert f"handler/{part}.py" in assets
     assert "handler/__init__.py" in assets
     assert {name: Path(asset.path) for name, asset in assets.items()} == {
-        f"handler/{file.name}": file for file in folder.glob("*.py")
+        f"handler/{file.name}": file for file in [*folder.glob("*.py"), folder / "prices.json"]
     }
 
 

@@ -216,7 +216,7 @@ def test_another_repository_is_refused(aws, event):
         (b"[]", "must have version 1, got None"),
         (b"{", "must be JSON"),
         (b"[" * 100_000, "must be JSON"),
-        (b'{"version": 1, "run": "x"}', "must have attempts, created_at"),
+        (b'{"version": 1, "run": "x"}', "must have attempts, cost, created_at"),
     ],
 )
 def test_a_record_that_cannot_be_read_is_an_error(aws, event, body, fault):

@@ -57,6 +57,7 @@ def attempt(number, **fields) -> Any:
         "task_arn": "arn:aws:ecs:us-east-1:123456789012:task/dev/0a",
         "failure": None,
         "requested_at": "2026-05-01T10:00:01.000Z",
+        "pull_started_at": None,
         "started_at": None,
         "stopped_at": "2026-05-01T10:12:00.000Z",
         "exit_code": 0,

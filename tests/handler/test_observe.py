@@ -77,6 +77,43 @@ def test_a_verified_publication_is_a_success(started, ended):
     assert attempt["stopped_reason"] == "Essential container in task exited"
 
 
+def test_a_success_is_priced_from_the_download_to_the_end(started, ended):
+    publish(started)
+
+    started.stop(ended(started, "task-succeeded"))
+
+    record = started.record(RUN)
+    (attempt,) = record["attempts"]
+    vcpu, _, address = record["cost"]["items"]
+    assert attempt["pull_started_at"] == "2026-01-02T03:04:45.001Z"
+    assert address["amount"] == 616  # to 03:15:00.250, rounded up
+    assert vcpu["amount"] == 2 * 616
+    assert vcpu["provider"] == "FARGATE_SPOT"
+    assert record["cost"]["stored"]["bytes"] == len(MODEL)
+    assert 0 < record["cost"]["usd_least"] < record["cost"]["usd"]
+
+
+def test_a_failure_is_priced_too_and_has_stored_nothing(started, ended):
+    started.stop(ended(started, "task-exit-1"))
+
+    found = started.record(RUN)["cost"]
+    assert found["usd"] > 0
+    assert found["stored"]["bytes"] == 0
+
+
+def test_a_run_where_no_price_is_known_ends_as_any_other(started, ended):
+    publish(started)
+    elsewhere = "arn:aws:ecs:mars-1:123456789012:cluster/dev"
+    started.change(RUN, wiring={"cluster": elsewhere})
+
+    started.stop(ended(started, "task-succeeded"))
+
+    record = started.record(RUN)
+    assert record["state"] == "SUCCEEDED"
+    assert record["notified_at"]
+    assert record["cost"] == {"usd": None, "why": "the price table has no region 'mars-1'"}
+
+
 def test_the_definition_goes_with_the_run(started, ended):
     publish(started)
 
