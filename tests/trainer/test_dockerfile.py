@@ -35,6 +35,14 @@ def test_signals_reach_the_trainer(dockerfile):
     assert json.loads(entry_point) == ["python", "-m", "trainer"]
 
 
+def test_base_is_one_that_dependabot_raises_unless_another_is_asked_for(dockerfile):
+    pinned, base = values(dockerfile, "FROM")
+
+    assert re.fullmatch(r"python:3\.13-slim@sha256:[0-9a-f]{64} AS base", pinned)
+    assert base == "${BASE}"
+    assert values(dockerfile, "ARG")[0] == "BASE=base"
+
+
 def test_user_is_not_root_and_no_port_is_open(dockerfile):
     assert values(dockerfile, "USER") == ["10001"]
     assert values(dockerfile, "EXPOSE") == []
@@ -118,7 +126,7 @@ def test_the_built_image_keeps_to_the_budget(dockerfile):
     """The sum of its parts is an estimate; where it can be built, it is weighed."""
     if not shutil.which("docker"):
         pytest.skip("no docker command")
-    (base,) = [a.partition("=")[2] for a in values(dockerfile, "ARG") if a.startswith("BASE=")]
+    base, *_ = values(dockerfile, "FROM")[0].split()
     pulled = subprocess.run(
         ["docker", "pull", "-q", base], check=False, capture_output=True, text=True
     )
