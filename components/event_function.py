@@ -63,6 +63,10 @@ class EventFunction(ComponentResource):
     """The events of one rule reach one function, or one of two queues."""
 
     function_name: Output[str]
+    rule_name: Output[str]
+    log_group_name: Output[str]
+    undelivered_queue_name: Output[str]
+    failed_queue_name: Output[str]
     undelivered_queue_url: Output[str]
     """Holds the events that EventBridge could not hand to the function."""
     failed_queue_url: Output[str]
@@ -179,11 +183,19 @@ class EventFunction(ComponentResource):
         )
 
         self.function_name = function.name
+        self.rule_name = rule.name
+        self.log_group_name = logs.name
+        self.undelivered_queue_name = undelivered.name
+        self.failed_queue_name = failed.name
         self.undelivered_queue_url = undelivered.url
         self.failed_queue_url = failed.url
         self.register_outputs(
             {
                 "function_name": self.function_name,
+                "rule_name": self.rule_name,
+                "log_group_name": self.log_group_name,
+                "undelivered_queue_name": self.undelivered_queue_name,
+                "failed_queue_name": self.failed_queue_name,
                 "undelivered_queue_url": self.undelivered_queue_url,
                 "failed_queue_url": self.failed_queue_url,
             }

@@ -20,6 +20,11 @@ class NoticesArgs:
     """https URLs."""
     key_arn: Input[str] | None
     """The key of the messages; None for SNS's own encrypted disks."""
+    alarms: bool
+    """True lets the stack's alarms tell the topic."""
+    resources: str
+    """What the names of the stack's alarms begin with."""
+    scope: policies.AwsScope
 
 
 class Notices(ComponentResource):
@@ -39,7 +44,14 @@ class Notices(ComponentResource):
         sns.TopicPolicy(
             f"{name}-tls-only",
             arn=topic.arn,
-            policy=Output.json_dumps(policies.tls_only_topic(topic.arn)),
+            policy=Output.json_dumps(
+                policies.tls_only_topic(
+                    topic.arn,
+                    policies.alarms_to_topic(topic.arn, args.scope, args.resources)
+                    if args.alarms
+                    else None,
+                )
+            ),
             opts=child,
         )
         # A subscriber is named for what it is, since each new name is another mail to confirm:

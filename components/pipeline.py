@@ -6,6 +6,7 @@ from pulumi import ComponentResource, InvokeOptions, Output, ResourceOptions
 from components.encryption import Encryption, EncryptionArgs
 from components.image_repository import ImageRepository, ImageRepositoryArgs
 from components.model_store import ModelStore, ModelStoreArgs
+from components.monitoring import Monitoring, MonitoringArgs
 from components.network import (
     SUBNET_CIDR_BLOCKS,
     Existing,
@@ -34,6 +35,8 @@ class TrainingPipeline(ComponentResource):
     task: TrainingTask
     notices: Notices
     trigger: PushTrigger
+    monitoring: Monitoring | None
+    """None where nobody shall be told."""
     image: TrainerImage | None
     """None where CI builds."""
 
@@ -112,7 +115,12 @@ class TrainingPipeline(ComponentResource):
         self.notices = Notices(
             f"{name}-notices",
             NoticesArgs(
-                emails=settings.notify_emails, webhooks=settings.notify_webhooks, key_arn=key_arn
+                emails=settings.notify_emails,
+                webhooks=settings.notify_webhooks,
+                key_arn=key_arn,
+                alarms=settings.alarms,
+                resources=name,
+                scope=scope,
             ),
             child,
         )
@@ -129,6 +137,7 @@ class TrainingPipeline(ComponentResource):
                 max_run_minutes=settings.max_run_minutes,
                 champion_metric=settings.champion_metric,
                 champion_goal=settings.champion_goal,
+                metrics=settings.metrics,
                 tag_prefixes=settings.image_tag_prefixes,
                 log_retention_days=settings.log_retention_days,
                 permissions_boundary=settings.permissions_boundary,
@@ -141,6 +150,24 @@ class TrainingPipeline(ComponentResource):
                 scope=scope,
             ),
             child,
+        )
+        self.monitoring = (
+            Monitoring(
+                f"{name}-monitoring",
+                MonitoringArgs(
+                    stack=settings.stack,
+                    no_model_hours=settings.alarms_no_model_hours,
+                    functions={
+                        "invoke": self.trigger.invoke,
+                        "observe": self.trigger.observe,
+                        "reconcile": self.trigger.reconcile,
+                    },
+                    topic_arn=self.notices.topic_arn,
+                ),
+                child,
+            )
+            if settings.alarms
+            else None
         )
         self.image = (
             TrainerImage(

@@ -98,13 +98,14 @@ def tls_only(bucket_arn: Input[str]) -> Document:
     )
 
 
-def tls_only_topic(topic_arn: Input[str]) -> Document:
+def tls_only_topic(topic_arn: Input[str], alarms: Statement | None = None) -> Document:
     """Refuse every message that comes to a topic, and every subscriber that gets it, without TLS.
 
     Whom the account's own policies let publish may do so: a topic's policy need not allow it too.
     """
     refused = {"Effect": "Deny", "Principal": "*", "Resource": topic_arn}
     return document(
+        *([alarms] if alarms else []),
         {
             "Sid": "TlsOnly",
             "Action": "sns:Publish",
@@ -118,6 +119,29 @@ def tls_only_topic(topic_arn: Input[str]) -> Document:
             **refused,
         },
     )
+
+
+def alarms_to_topic(topic_arn: Input[str], scope: AwsScope, resources: str) -> Statement:
+    """Let the stack's alarms tell a topic: CloudWatch has no role of the account to do it as.
+
+    https://docs.aws.amazon.com/sns/latest/dg/sns-access-policy-use-cases.html
+    """
+    return {
+        "Sid": "Alarms",
+        "Effect": "Allow",
+        "Principal": {"Service": "cloudwatch.amazonaws.com"},
+        "Action": "sns:Publish",
+        "Resource": topic_arn,
+        "Condition": of_alarms(scope, resources),
+    }
+
+
+def of_alarms(scope: AwsScope, resources: str) -> Mapping[str, Any]:
+    """Return the condition that it is an alarm of this account, and called as the stack's are."""
+    return {
+        "StringEquals": {"aws:SourceAccount": scope.account},
+        "ArnLike": {"aws:SourceArn": scope.arn("cloudwatch", f"alarm:{resources}-*")},
+    }
 
 
 def storage_endpoint(
@@ -228,10 +252,7 @@ def stack_key(scope: AwsScope, resources: str) -> Document:
             "Principal": {"Service": "cloudwatch.amazonaws.com"},
             "Action": ["kms:Decrypt", "kms:GenerateDataKey"],
             "Resource": "*",
-            "Condition": {
-                "StringEquals": {"aws:SourceAccount": scope.account},
-                "ArnLike": {"aws:SourceArn": scope.arn("cloudwatch", f"alarm:{resources}-*")},
-            },
+            "Condition": of_alarms(scope, resources),
         },
     )
 

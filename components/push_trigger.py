@@ -42,6 +42,7 @@ class PushTriggerArgs:
     max_run_minutes: int
     champion_metric: str
     champion_goal: str
+    metrics: bool
     tag_prefixes: Sequence[str]
     log_retention_days: int
     permissions_boundary: str | None
@@ -104,6 +105,7 @@ class PushTrigger(ComponentResource):
                     "topic": args.notices.topic_arn,
                     "champion_metric": args.champion_metric,
                     "champion_goal": args.champion_goal,
+                    "metrics": args.metrics,
                 },
                 sort_keys=True,
             ),

@@ -53,6 +53,8 @@ MOST_WIRING_JSON: Final = 2048
 MOST_RUNS: Final = 10000
 MOST_RUN_MINUTES: Final = 28 * 24 * 60
 """An image must outlive its run, and one without a tag is kept for 30 days."""
+MOST_HOURS: Final = 28 * 24
+"""As the longest run."""
 MOST_SUBSCRIBERS: Final = 20
 EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+")
 """What HTML takes for an address, in a domain with a dot; SNS's mail is what proves it."""
@@ -103,6 +105,12 @@ class Settings:
     max_run_minutes: int
     """0: no limit."""
     container_insights: bool
+    metrics: bool
+    alarms: bool
+    """Those on runs are made of metrics."""
+    alarms_no_model_hours: int
+    dashboard: bool
+    """Made of metrics too."""
     log_retention_days: int
     checkpoint_retention_days: int
     old_version_retention_days: int
@@ -151,6 +159,10 @@ class Settings:
             max_concurrent_runs=reader.value("maxConcurrentRuns", int),
             max_run_minutes=reader.value("maxRunMinutes", int),
             container_insights=reader.value("containerInsights", bool),
+            metrics=reader.value("metrics", bool),
+            alarms=reader.value("alarms", bool),
+            alarms_no_model_hours=reader.value("alarms.noModelHours", int),
+            dashboard=reader.value("dashboard", bool),
             log_retention_days=reader.value("logRetentionDays", int),
             checkpoint_retention_days=reader.value("checkpointRetentionDays", int),
             old_version_retention_days=reader.value("oldVersionRetentionDays", int),
@@ -202,6 +214,7 @@ class Settings:
         self._check_tag_prefixes(fault)
         self._check_subscribers(fault)
         self._check_limits(fault)
+        self._check_monitoring(fault)
         self._check_retention(fault)
         self._check_champion(fault)
 
@@ -247,6 +260,16 @@ class Settings:
         if size > MOST_WIRING_JSON:
             rule = f"be at most {MOST_WIRING_JSON} characters of JSON with image.tagPrefixes"
             fault("parameters", rule, size, "take some out of the stack file")
+
+    def _check_monitoring(self, fault: "Fault") -> None:
+        for key, wanted in (("alarms", self.alarms), ("dashboard", self.dashboard)):
+            if wanted and not self.metrics:
+                # Half of it would be blind, and look as if all were well.
+                rule, mend = "be false without metrics, which it needs", set_to("metrics", "true")
+                fault(key, rule, wanted, mend)
+        key, hours = "alarms.noModelHours", self.alarms_no_model_hours
+        if not 1 <= hours <= MOST_HOURS:
+            fault(key, f"be between 1 and {MOST_HOURS}", hours, set_to(key, 24))
 
     def _check_retention(self, fault: "Fault") -> None:
         days = self.log_retention_days

@@ -702,6 +702,29 @@ def _rule(made: Resources, name: str, inputs: Inputs) -> Created:
     return rule, {"name": rule, "arn": arn}
 
 
+@_creates("aws:cloudwatch/metricAlarm:MetricAlarm")
+def _alarm(made: Resources, name: str, inputs: Inputs) -> Created:
+    alarm = _physical(name)
+    made.client("cloudwatch").put_metric_alarm(
+        AlarmName=alarm,
+        AlarmDescription=inputs["alarmDescription"],
+        AlarmActions=inputs["alarmActions"],
+        Namespace=inputs["namespace"],
+        MetricName=inputs["metricName"],
+        Dimensions=[
+            {"Name": key, "Value": value} for key, value in sorted(inputs["dimensions"].items())
+        ],
+        Statistic=inputs["statistic"],
+        Period=inputs["period"],
+        EvaluationPeriods=inputs["evaluationPeriods"],
+        Threshold=inputs["threshold"],
+        ComparisonOperator=inputs["comparisonOperator"],
+        TreatMissingData=inputs["treatMissingData"],
+        Tags=_tag_list(inputs),
+    )
+    return alarm, {"name": alarm}
+
+
 @_creates("aws:cloudwatch/eventTarget:EventTarget")
 def _target(made: Resources, name: str, inputs: Inputs) -> Created:
     answer = made.client("events").put_targets(

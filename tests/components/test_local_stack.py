@@ -6,6 +6,7 @@ import yaml
 from components.settings import is_loopback
 
 ENDPOINTS = {
+    "cloudwatch/metricAlarm": "cloudwatch",
     "cloudwatch/logGroup": "logs",
     "cloudwatch/eventRule": "events",
     "cloudwatch/eventTarget": "events",

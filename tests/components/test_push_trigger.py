@@ -146,6 +146,7 @@ def test_wiring_is_exactly_this(dev):
         "topic": "arn:aws:sns:us-east-1:123456789012:pushtrain-notices-topic-0a1b2c3",
         "champion_metric": "accuracy",
         "champion_goal": "max",
+        "metrics": False,
     }
 
 
@@ -180,6 +181,7 @@ def test_settings_reach_the_wiring(deploy):
             "maxRunMinutes": 90,
             "champion.metric": "loss",
             "champion.goal": "min",
+            "metrics": True,
         },
         stack="prod-1",
     )
@@ -192,6 +194,7 @@ def test_settings_reach_the_wiring(deploy):
     assert wiring["tag_prefixes"] == ["c-", "g-"]
     assert (wiring["max_concurrent_runs"], wiring["max_run_minutes"]) == (3, 90)
     assert (wiring["champion_metric"], wiring["champion_goal"]) == ("loss", "min")
+    assert wiring["metrics"] is True
     assert deployment.inputs("pushtrain-trigger-wiring")["name"] == "/pushtrain/prod-1/wiring"
 
 

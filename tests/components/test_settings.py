@@ -46,6 +46,8 @@ def test_defaults_of_the_project_are_accepted(load, context):
     assert (settings.notify_emails, settings.notify_webhooks) == ((), ())
     assert (settings.champion_metric, settings.champion_goal) == ("accuracy", "max")
     assert not settings.destroyable
+    assert (settings.metrics, settings.alarms, settings.dashboard) == (False, False, False)
+    assert settings.alarms_no_model_hours == 24
 
 
 def test_values_of_a_stack_win_over_defaults(load, context):
@@ -77,6 +79,7 @@ def test_default_handed_over_under_its_path_counts_until_the_stack_sets_the_key(
         'pushtrain:["network.vpcId"]': "",
         'pushtrain:["network.subnetIds"]': "[]",
         'pushtrain:["network.assignPublicIp"]': "false",
+        'pushtrain:["alarms.noModelHours"]': "24",
         'pushtrain:["notify.emails"]': "[]",
         'pushtrain:["notify.webhooks"]': "[]",
         'pushtrain:["champion.metric"]': "accuracy",
@@ -373,6 +376,34 @@ REFUSED = {
         (
             "maxConcurrentRuns must be between 0 (no limit) and 10000, got -1:"
             " pulumi config set pushtrain:maxConcurrentRuns 0"
+        ),
+    ),
+    "alarms without what they need": (
+        {"alarms": True},
+        (
+            "alarms must be false without metrics, which it needs, got True:"
+            " pulumi config set pushtrain:metrics true"
+        ),
+    ),
+    "dashboard without what it needs": (
+        {"dashboard": True},
+        (
+            "dashboard must be false without metrics, which it needs, got True:"
+            " pulumi config set pushtrain:metrics true"
+        ),
+    ),
+    "a model that is late at once": (
+        {"alarms.noModelHours": 0},
+        (
+            "alarms.noModelHours must be between 1 and 672, got 0:"
+            " pulumi config set pushtrain:alarms.noModelHours 24"
+        ),
+    ),
+    "a model that is late after its run": (
+        {"alarms.noModelHours": 673},
+        (
+            "alarms.noModelHours must be between 1 and 672, got 673:"
+            " pulumi config set pushtrain:alarms.noModelHours 24"
         ),
     ),
     "a run that outlives its image": (

@@ -22,7 +22,13 @@ SECRETS = [
 ]
 SETTINGS = {
     **{file: {} for file in FILES},
-    "all": {"network": "private", "customerKey": True, "secrets": SECRETS},
+    "all": {
+        "network": "private",
+        "customerKey": True,
+        "secrets": SECRETS,
+        "metrics": True,
+        "alarms": True,
+    },
 }
 """What is set besides, by the stack's file; without one it is the development stack's."""
 

@@ -91,6 +91,22 @@ def test_a_key_is_used_for_what_the_stack_keeps_alone(stack):
         assert_exact({"Statement": services}, *of_the_key())
 
 
+def test_the_topic_is_told_by_the_stacks_alarms_alone(stack):
+    """CloudWatch publishes as itself: in nobody's name, and from no role.
+
+    https://docs.aws.amazon.com/sns/latest/dg/sns-access-policy-use-cases.html
+    """
+    (document,) = stack.documents("pushtrain-notices-tls-only")
+    allows = [each for each in document["Statement"] if each["Effect"] == "Allow"]
+    context = {"aws:SourceAccount": ACCOUNT, "aws:SourceArn": arn("cloudwatch", f"alarm:{OURS}a")}
+    alarm = Access("sns:Publish", arn("sns", "dev-notices"), context, "cloudwatch.amazonaws.com")
+
+    if stack.deployment.of_type("aws:cloudwatch/metricAlarm:MetricAlarm"):
+        assert_exact({"Statement": allows}, alarm)
+    else:
+        assert allows == []
+
+
 def assert_exact(document, *accesses):
     world = World({"it": accesses})
     unnoticed = [

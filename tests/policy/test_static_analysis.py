@@ -22,6 +22,7 @@ UNCHECKED = {
     "aws_ecr_lifecycle_policy",
     "aws_ecs_cluster_capacity_providers",
     "aws_internet_gateway",
+    "aws_cloudwatch_metric_alarm",
     "aws_lambda_function_event_invoke_config",
     "aws_route_table_association",
     "aws_s3_bucket_server_side_encryption_configuration",
