@@ -311,7 +311,10 @@ def test_the_production_stack_trains_too_and_its_tasks_have_no_way_out(stack, da
     groups = ec2.describe_security_groups(**own)["SecurityGroups"]
     model = stack.s3.head_object(Bucket=stack.bucket, Key=f"runs/{record['run']}/model")
     key = stack.deployment.ids["pushtrain-encryption-key"]
+    alarms = stack.bench.client("cloudwatch").describe_alarms(AlarmNamePrefix="pushtrain-")
 
+    told = [alarm["AlarmActions"] for alarm in alarms["MetricAlarms"]]
+    assert told == [[stack.outputs["topic"]]] * 21
     assert stack.published(digest, "model")["data"] == "one two three"
     assert (model["ServerSideEncryption"], key in model["SSEKMSKeyId"]) == ("aws:kms", True)
     tables = ec2.describe_route_tables(**own)["RouteTables"]
