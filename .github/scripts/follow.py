@@ -11,6 +11,7 @@ import os
 import subprocess
 import time
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 
 FINAL = ("SUCCEEDED", "FAILED", "CANCELLED")
@@ -61,7 +62,8 @@ def main() -> None:
         try:
             renew_token()
             state, why = look(given.stack, given.run)
-        except OSError as error:  # the next look may find the network again
+        # No network, half an answer, or none that can be read: the next look may do better.
+        except (OSError, HTTPException, ValueError) as error:
             state, why = "", str(error)
         # A run that is not there yet was pushed a moment ago; once an hour lost pushes are found.
         if (now := state or why) != told:
