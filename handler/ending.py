@@ -2,9 +2,10 @@
 
 import dataclasses
 import functools
+from datetime import UTC, datetime
 from typing import Any
 
-from handler import champion, definitions, log, manifest, notices, recovery, runs
+from handler import champion, definitions, log, manifest, metrics, notices, recovery, runs
 from handler.diagnosis import End
 from handler.events import StoppedTask
 from handler.manifest import ManifestError, Publication
@@ -57,13 +58,15 @@ def finish(run: Run, store: RunStore, clients: Clients, wires: Wiring) -> Run:
     """Tell of the end that is on record, and take the run from the open ones.
 
     A crash leaves the mark, by which reconcile finds the run and does this again: the notice is
-    sent at least once.
+    sent at least once, and so are the metrics. They come last before the record says so: a topic
+    that refuses the notice time and again makes no more ends than there were.
     """
     if not run["notified_at"]:
         if not _has_open_sibling(run, store):
             definitions.retire(clients.ecs, run)
         Slots(clients.s3, wires["bucket"], wires["max_concurrent_runs"]).free(run["run"])
         notices.send(clients, run, wires["topic"])
+        metrics.say(wires, lambda: metrics.of_end(run, datetime.now(UTC)))
         run = store.change(run["run"], runs.notified)
     store.unmark(run["run"])
     return run

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
-from handler import cancel, ending, invoke, living, pushes, requests, runs, wiring
+from handler import cancel, ending, invoke, living, metrics, pushes, requests, runs, wiring
 from handler.advance import advance
 from handler.events import NotOursError
 from handler.runs import Run
@@ -71,6 +71,8 @@ class Round:
         found: list[Run] = []
         for name, since in marked.items():
             self._try(lambda name=name, since=since: self._find(name, since, found))
+        # Before all that can fail: the round that comes to nothing is the one to know of.
+        metrics.say(self._wires, lambda: metrics.of_round(self._wires, found, datetime.now(UTC)))
         self._try(lambda: self._free_leaked_slots(found))
         known = living.describe(self._clients.ecs, found)
         # The longest waiting first: slots are given in this order.

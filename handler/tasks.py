@@ -71,6 +71,8 @@ def build_overrides(run: Run, number: int) -> dict[str, Any]:
         "PUSHTRAIN_IMAGE_TAG": run["image"]["tags"][0],
         "PUSHTRAIN_CHAMPION_KEY": "models/champion.json",
     } | {f"PUSHTRAIN_PARAM_{name.upper()}": value for name, value in run["parameters"].items()}
+    if run["wiring"].get("metrics"):
+        environment["PUSHTRAIN_METRICS"] = run["wiring"]["stack"]
     overrides = {
         "containerOverrides": [
             {

@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 import boto3
 from botocore.config import Config
@@ -58,6 +58,8 @@ class Wiring(TypedDict):
     topic: str
     champion_metric: str
     champion_goal: str
+    metrics: NotRequired[bool]
+    """Whether there are any; no is the answer of a stack that was deployed before they were."""
 
 
 class Data(TypedDict):
@@ -119,10 +121,10 @@ def load_wiring(ssm: "SSMClient") -> Wiring:
         raise WiringError(f"{name} must be a JSON object, got {text[:80]!r}: run pulumi up")
     fields = cast("dict[str, Any]", document)
     known = list(Wiring.__annotations__)
-    if missing := [field for field in known if field not in fields]:
+    if missing := [field for field in known if field not in {*fields, *Wiring.__optional_keys__}]:
         raise WiringError(f"{name} must have {', '.join(missing)}, got none: run pulumi up")
     # The record holds these alone, whatever a newer program adds.
-    return cast("Wiring", {field: fields[field] for field in known})
+    return cast("Wiring", {field: fields[field] for field in known if field in fields})
 
 
 def load_parameters(ssm: "SSMClient", wiring: Wiring) -> dict[str, str]:

@@ -172,6 +172,8 @@ class Job:
     run_prefix: str | None
     checkpoint_prefix: str | None
     champion_key: str | None
+    metrics: str | None
+    """The stack that the log's metrics are of; None for no metrics."""
     data_path: Path | None
     out: Path | None
 
@@ -224,6 +226,7 @@ def read_job(flags: argparse.Namespace, environ: Mapping[str, str] = os.environ)
         run_prefix=environ.get("PUSHTRAIN_RUN_PREFIX") or None,
         checkpoint_prefix=environ.get("PUSHTRAIN_CHECKPOINT_PREFIX") or None,
         champion_key=environ.get("PUSHTRAIN_CHAMPION_KEY") or None,
+        metrics=environ.get("PUSHTRAIN_METRICS") or None,
         data_path=flags.data,
         out=flags.out,
     )

@@ -4,6 +4,7 @@
 # pyright: reportUnknownMemberType=false, reportMissingTypeStubs=false
 
 import json
+import math
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +28,25 @@ class Epoch:
 def to_lines(epochs: list[Epoch]) -> bytes:
     """One JSON document a line, oldest first."""
     return "".join(json.dumps(asdict(epoch)) + "\n" for epoch in epochs).encode()
+
+
+def to_metrics(epoch: Epoch, *, stack: str, run: str, time: float) -> str:
+    """Give the line of a log that CloudWatch takes the epoch's metrics out of.
+
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
+    A loss that is no number any more is no metric either.
+    """
+    values = {"TrainingLoss": epoch.loss, "TrainingAccuracy": epoch.accuracy}
+    finite = {name: value for name, value in values.items() if math.isfinite(value)}
+    directive = {
+        "Namespace": "pushtrain",
+        "Dimensions": [["stack"]],
+        "Metrics": [{"Name": name, "Unit": "None"} for name in finite],
+    }
+    metadata = {"Timestamp": int(time * 1000), "CloudWatchMetrics": [directive]}
+    return json.dumps(
+        {"_aws": metadata, "stack": stack, "run": run, "epoch": epoch.epoch, **finite}
+    )
 
 
 def to_tensorboard(epochs: list[Epoch], test: dict[str, float]) -> tuple[str, bytes]:

@@ -21,7 +21,7 @@ from trainer.data import DataSet
 from trainer.errors import StorageError
 from trainer.evaluate import evaluate
 from trainer.hardware import choose_device, describe, prepare
-from trainer.history import Epoch, to_lines, to_tensorboard
+from trainer.history import Epoch, to_lines, to_metrics, to_tensorboard
 from trainer.log import say
 from trainer.model import Architecture, SmallConvNet, save_model
 from trainer.phases import Phases
@@ -81,6 +81,8 @@ def run(job: Job, config: TrainingConfig, stop: Stop | None = None) -> None:
             f"epoch {epoch.epoch}/{config.epochs}  loss {epoch.loss:.3f}  "
             f"train accuracy {epoch.accuracy:.3f}  {epoch.seconds:.1f} s"
         )
+        if job.metrics:
+            say(to_metrics(epoch, stack=job.metrics, run=job.run, time=time.time()))
 
     phases.add("train", start.seconds)
     with phases.timed("train"):

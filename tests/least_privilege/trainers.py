@@ -128,6 +128,7 @@ def _ours(bucket: Bucket) -> None:
                 run_prefix=f"runs/{name}/",
                 checkpoint_prefix=f"checkpoints/{name}/",
                 champion_key="models/champion.json",
+                metrics="dev",
                 data_path=None,
                 out=None,
             ),

@@ -111,6 +111,7 @@ def make_job(tmp_path):
             "run_prefix": None,
             "checkpoint_prefix": None,
             "champion_key": None,
+            "metrics": None,
             "data_path": None,
             "out": tmp_path / "out",
         }

@@ -138,6 +138,7 @@ def test_job_is_read_from_the_environment():
             "PUSHTRAIN_RUN_PREFIX": "runs/0123456789ab/",
             "PUSHTRAIN_CHECKPOINT_PREFIX": "checkpoints/0123456789ab/",
             "PUSHTRAIN_CHAMPION_KEY": "models/champion.json",
+            "PUSHTRAIN_METRICS": "dev",
             "PUSHTRAIN_DATA_KEY": "data/dataset",
             "PUSHTRAIN_DATA_VERSION": "v1",
         },
@@ -148,6 +149,7 @@ def test_job_is_read_from_the_environment():
     assert (job.bucket, job.run_prefix) == ("bucket", "runs/0123456789ab/")
     assert job.checkpoint_prefix == "checkpoints/0123456789ab/"
     assert job.champion_key == "models/champion.json"
+    assert job.metrics == "dev"
     assert (job.data_key, job.data_version) == ("data/dataset", "v1")
 
 
