@@ -291,7 +291,9 @@ class Stack:
         endpoints: list[dict[str, str]] = json.loads(config.get("aws:endpoints", "[]"))
         return Session(
             session=boto3.session.Session(
-                region_name=config.get("aws:region"),
+                # As Pulumi's provider has it, but boto3 knows AWS_DEFAULT_REGION alone.
+                region_name=config.get("aws:region")
+                or {**os.environ, **self.env}.get("AWS_REGION"),
                 profile_name=config.get("aws:profile") or self.env.get("AWS_PROFILE"),
                 aws_access_key_id=config.get("aws:accessKey") or self.env.get("AWS_ACCESS_KEY_ID"),
                 aws_secret_access_key=config.get("aws:secretKey")

@@ -129,3 +129,18 @@ def test_outputs_and_clients_of_a_stack_are_had_together(monkeypatch, tmp_path):
     with pytest.raises(OutputError, match="must have an output reconcileFunction, got none"):
         deployed.output("reconcileFunction")
     assert deployed.command("runs") == "pushtrain runs -s dev"
+
+
+def test_the_region_is_the_stacks_own_else_the_environments(monkeypatch, tmp_path):
+    (tmp_path / "pulumi").write_text(CLI.replace('"aws:region": "eu-central-1", ', ""))
+    (tmp_path / "pulumi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-1")
+    monkeypatch.setenv("AWS_REGION", "us-west-2")
+    own = Stack("dev", env={"AWS_REGION": "eu-west-3"})
+
+    # Pulumi's provider looks in the same order.
+    assert Stack("dev").deployed().client("logs").meta.region_name == "us-west-2"
+    assert own.deployed().client("logs").meta.region_name == "eu-west-3"
+    monkeypatch.delenv("AWS_REGION")
+    assert Stack("dev").deployed().client("logs").meta.region_name == "us-west-1"
