@@ -27,6 +27,13 @@ _ENDS: Final = {
     "FAILED": "RunsFailed",
     "CANCELLED": "RunsCancelled",
 }
+_TAKEN: Final = {
+    *_ENDS.values(),
+    *("RunSeconds", "CostUsd", "AttemptsSpot", "AttemptsOnDemand"),
+    *("OpenRuns", "HoursWithoutModel", "TrainingLoss", "TrainingAccuracy"),
+    *(DIMENSION, "_aws", "run", "state", "image_tag"),
+}
+"""Names with a meaning of their own, which no champion metric gets: an alarm may hang on them."""
 _HOUR: Final = timedelta(hours=1)
 
 Metric = tuple[str, str, object]
@@ -61,6 +68,7 @@ def of_end(run: Run, time: datetime) -> dict[str, Any]:
     ]
     cost: Mapping[str, Any] = run.get("cost") or {}
     champion = wiring["champion_metric"]
+    value = None if champion in _TAKEN else run["metrics"].get(champion)
     facts = {"run": run["run"], "state": run["state"]}
     if run["image"]["tags"]:
         facts["image_tag"] = run["image"]["tags"][0]
@@ -73,7 +81,7 @@ def of_end(run: Run, time: datetime) -> dict[str, Any]:
             ("CostUsd", "None", cost.get("usd")),
             ("AttemptsSpot", "Count", providers.count("FARGATE_SPOT")),
             ("AttemptsOnDemand", "Count", providers.count("FARGATE")),
-            (champion, "None", run["metrics"].get(champion)),
+            (champion, "None", value),
         ],
         facts,
     )
@@ -103,14 +111,11 @@ def _claimed_at(run: Run) -> datetime:
 def _document(
     stack: str, time: datetime, metrics: Iterable[Metric], facts: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return the document; a metric that CloudWatch would not take is left out.
-
-    A champion metric that is called as one of ours is as well: each name has one value.
-    """
+    """Return the document; a metric that CloudWatch would not take is left out."""
     members: dict[str, Any] = {DIMENSION: stack, **facts}
     units: list[dict[str, str]] = []
     for name, unit, value in metrics:
-        if name not in {*members, "_aws"} and 0 < len(name) <= _LONGEST and _is_value(value):
+        if 0 < len(name) <= _LONGEST and _is_value(value):
             members[name] = value
             units.append({"Name": name, "Unit": unit})
     directive = {"Namespace": NAMESPACE, "Dimensions": [[DIMENSION]], "Metrics": units}

@@ -306,7 +306,10 @@ def test_what_is_no_number_to_cloudwatch_is_left_out(wires, value):
     assert "RunsSucceeded" in emf.metrics_of(json.dumps(document))
 
 
-@pytest.mark.parametrize("name", ["RunSeconds", "stack", "run", "state", "_aws", "image_tag"])
+@pytest.mark.parametrize(
+    "name",
+    ["RunSeconds", "RunsFailed", "OpenRuns", "TrainingLoss", "stack", "run", "_aws", "image_tag"],
+)
 def test_a_champion_metric_called_as_one_of_ours_replaces_nothing(wires, name):
     wires = {**wires, "champion_metric": name}
     plain = metrics.of_end(record(wires), NOW)
