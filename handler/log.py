@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 _LINES = 20
 _LINE_LENGTH = 500
+_METRICS = '{"_aws":'
+"""How a line begins that a trainer wrote for CloudWatch's metrics and not for a reader."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,10 @@ def tail(logs: "CloudWatchLogsClient", wires: Wiring, task_arn: str) -> Tail:
     events = answer["events"]
     times = [event["timestamp"] for event in events if "timestamp" in event]
     return Tail(
-        lines=tuple(event.get("message", "")[:_LINE_LENGTH] for event in events),
+        lines=tuple(
+            message[:_LINE_LENGTH]
+            for event in events
+            if not (message := event.get("message", "")).startswith(_METRICS)
+        ),
         time=datetime.fromtimestamp(max(times) / 1000, UTC) if times else None,
     )

@@ -4,6 +4,7 @@ import json
 import pytest
 
 from handler.observe import UnknownTaskError, handler
+from trainer.history import Epoch, to_metrics
 
 DIGEST = "sha256:06ea17a8981d25b0315ff17bd1ebad3d95c15a3f8b764eaadb93612d9b61a54e"
 RUN = DIGEST[7:19]
@@ -359,6 +360,15 @@ def test_the_diagnosis_ends_with_the_last_log_lines(started, ended):
     detail = started.record(RUN)["diagnosis"]["detail"]
     expected = ["last log lines:", *[f"line {n}" for n in range(11, 30)], "x" * 500]
     assert detail.splitlines()[1:] == expected
+
+
+def test_lines_for_metrics_are_not_among_the_last_of_a_log(started, ended):
+    epoch = Epoch(epoch=1, loss=2.0, accuracy=0.3, learning_rate=0.1, seconds=4.0)
+    log(started, "no more memory", to_metrics(epoch, stack="dev", run=RUN, time=1.8e9))
+
+    started.stop(ended(started, "task-exit-1"))
+
+    assert started.record(RUN)["diagnosis"]["detail"].endswith("last log lines:\nno more memory")
 
 
 def test_a_log_that_is_not_there_is_no_error(started, ended):
