@@ -94,8 +94,11 @@ def compiled() -> str:
     return prices.table()["compiled"]
 
 
-def idle_cost(resources: Iterable[Resource], region: str) -> Cost:
-    """Price what is billed while nothing runs, from a state's or a preview's resources."""
+def idle_cost(resources: Iterable[Resource], region: str, *, metrics: bool = False) -> Cost:
+    """Price what is billed while nothing runs, from a state's or a preview's resources.
+
+    metrics: whether the stack is known to write some; alarms and a dashboard of them tell it too.
+    """
     _check_region(region)
     found: dict[str, _Found] = {}
     unpriced: dict[str, int] = {}
@@ -103,6 +106,7 @@ def idle_cost(resources: Iterable[Resource], region: str) -> Cost:
     for kind, properties in resources:
         if kind in UNPRICED_TYPES:
             _count(unpriced, UNPRICED_TYPES[kind])
+        metrics = metrics or _is_of_metrics(kind, properties)
         if kind == CLUSTER and _has_container_insights(properties):
             notes[_container_insights_note(region)] = None
         billed = BILLED.get(kind)
@@ -114,6 +118,11 @@ def idle_cost(resources: Iterable[Resource], region: str) -> Cost:
         else:
             entry = found.setdefault(billed.what, _Found(billed))
             entry.count += count
+    if metrics and _price(METRICS.price, region) is None:
+        _count(unpriced, METRICS.what, IDLE_METRICS)
+    elif metrics:
+        found[METRICS.what] = _Found(METRICS)
+        found[METRICS.what].count = IDLE_METRICS
     return Cost(
         region=region,
         lines=tuple(entry.line(region) for entry in found.values()),
@@ -292,6 +301,19 @@ class _Found:
         )
 
 
+IDLE_METRICS: Final = 2
+"""OpenRuns and HoursWithoutModel, which each round of reconcile writes. The others have values, and
+are billed, in hours in which a run is at work or ends."""
+METRICS: Final = _Billed("custom metric", "month", "metric_month", lambda _: IDLE_METRICS)
+ALARM: Final = "aws:cloudwatch/metricAlarm:MetricAlarm"
+DASHBOARD: Final = "aws:cloudwatch/dashboard:Dashboard"
+
+
+def _is_of_metrics(kind: str, properties: Mapping[str, Any]) -> bool:
+    """Say whether a resource is one that a stack with metrics alone has."""
+    return kind == DASHBOARD or (kind == ALARM and properties.get("namespace") == "pushtrain")
+
+
 def _one(_properties: Mapping[str, Any]) -> int:
     return 1
 
@@ -327,12 +349,8 @@ BILLED: Final[Mapping[str, _Billed]] = MappingProxyType(
         ),
         "aws:kms/key:Key": _Billed("KMS key", "month", "kms_key_month", _one),
         "aws:kms/replicaKey:ReplicaKey": _Billed("KMS key", "month", "kms_key_month", _one),
-        "aws:cloudwatch/metricAlarm:MetricAlarm": _Billed(
-            "CloudWatch alarm", "month", "alarm_month", _one
-        ),
-        "aws:cloudwatch/dashboard:Dashboard": _Billed(
-            "CloudWatch dashboard", "month", "dashboard_month", _one
-        ),
+        ALARM: _Billed("CloudWatch alarm", "month", "alarm_month", _one),
+        DASHBOARD: _Billed("CloudWatch dashboard", "month", "dashboard_month", _one),
         "aws:secretsmanager/secret:Secret": _Billed("secret", "month", "secret_month", _one),
     }
 )

@@ -231,7 +231,9 @@ def cost(name: str, project: Path | None, *, as_data: bool) -> None:
         config = stack.config()
     region = config.get("aws:region", "")
     try:
-        idle = prices.idle_cost(resources, region)
+        idle = prices.idle_cost(
+            resources, region, metrics=config.get("pushtrain:metrics") == "true"
+        )
         hour = prices.run_cost(
             cpu=int(config.get("pushtrain:cpu", "2048")),
             memory=int(config.get("pushtrain:memory", "8192")),
@@ -239,6 +241,8 @@ def cost(name: str, project: Path | None, *, as_data: bool) -> None:
             architecture=config.get("pushtrain:architecture", "x86_64"),
             spot=config.get("pushtrain:spot", "true") == "true",
             region=region,
+            public_address=config.get("pushtrain:network", "public") == "public"
+            or config.get("pushtrain:network.assignPublicIp") == "true",
         )
     except ValueError as error:
         raise click.ClickException(str(error)) from error
@@ -275,5 +279,6 @@ def _idle_cost(stack: "Stack") -> str:
     if region not in cost.regions():
         return ""
     resources = cost.state_resources({"deployment": {"resources": stack.resources()}})
-    monthly = cost.dollars(cost.idle_cost(resources, region).monthly)
+    metrics = stack.config().get("pushtrain:metrics") == "true"
+    monthly = cost.dollars(cost.idle_cost(resources, region, metrics=metrics).monthly)
     return f"idle, it costs {monthly} a month and what it stores"

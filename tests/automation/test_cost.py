@@ -2,7 +2,7 @@
 
 import json
 import re
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from automation import cost
+from handler import metrics
 from handler.cost import TABLE
 
 EVENTS = Path(__file__).parent / "events"
@@ -64,12 +65,38 @@ def test_an_endpoint_whose_subnets_nobody_knows_is_in_one_zone_at_least(subnets)
 
 
 def test_keys_dashboards_alarms_and_secrets_are_billed_by_the_month():
-    kinds = ["kms/key:Key", "kms/key:Key", "cloudwatch/dashboard:Dashboard"]
+    kinds = ["kms/key:Key", "kms/key:Key", "kms/replicaKey:ReplicaKey"]
     kinds += ["cloudwatch/metricAlarm:MetricAlarm", "secretsmanager/secret:Secret"]
 
     idle = cost.idle_cost([(f"aws:{kind}", {}) for kind in kinds], "us-east-1")
 
-    assert round(idle.monthly, 2) == round(2 * 1 + 3 + 0.10 + 0.40, 2)
+    assert round(idle.monthly, 2) == round(3 * 1 + 0.10 + 0.40, 2)
+
+
+@pytest.mark.parametrize(
+    ("resources", "known", "monthly"),
+    [
+        ([], False, 0),
+        ([], True, 0.60),
+        ([("aws:cloudwatch/metricAlarm:MetricAlarm", {"namespace": "AWS/SQS"})], False, 0.10),
+        ([("aws:cloudwatch/metricAlarm:MetricAlarm", {"namespace": "pushtrain"})], False, 0.70),
+        ([("aws:cloudwatch/dashboard:Dashboard", {})], False, 3.60),
+        ([("aws:cloudwatch/dashboard:Dashboard", {})] * 2, True, 6.60),
+    ],
+)
+def test_metrics_that_each_round_writes_are_billed_all_month(resources, known, monthly):
+    idle = cost.idle_cost(resources, "us-east-1", metrics=known)
+
+    assert round(idle.monthly, 2) == monthly
+    unpriced = cost.idle_cost(resources, "eu-central-1", metrics=known).unpriced
+    assert ("2 x custom metric" in unpriced) is (known or monthly > 0.5)
+
+
+def test_a_metric_billed_all_month_is_one_that_a_round_writes(wiring):
+    told = metrics.of_round(wiring, [], datetime.now(UTC))
+
+    (directive,) = told["_aws"]["CloudWatchMetrics"]
+    assert len(directive["Metrics"]) == cost.IDLE_METRICS
 
 
 def test_regions_differ():
