@@ -3,6 +3,7 @@
 import pulumi_aws as aws
 from pulumi import ComponentResource, InvokeOptions, Output, ResourceOptions
 
+from components.dashboard import Dashboard, DashboardArgs
 from components.encryption import Encryption, EncryptionArgs
 from components.image_repository import ImageRepository, ImageRepositoryArgs
 from components.model_store import ModelStore, ModelStoreArgs
@@ -35,6 +36,7 @@ class TrainingPipeline(ComponentResource):
     task: TrainingTask
     notices: Notices
     trigger: PushTrigger
+    dashboard: Dashboard | None
     monitoring: Monitoring | None
     """None where nobody shall be told."""
     image: TrainerImage | None
@@ -167,6 +169,23 @@ class TrainingPipeline(ComponentResource):
                 child,
             )
             if settings.alarms
+            else None
+        )
+        self.dashboard = (
+            Dashboard(
+                f"{name}-dashboard",
+                DashboardArgs(
+                    stack=settings.stack,
+                    champion_metric=settings.champion_metric,
+                    region=scope.region,
+                    log_groups=(
+                        self.trigger.observe.log_group_name,
+                        self.trigger.reconcile.log_group_name,
+                    ),
+                ),
+                child,
+            )
+            if settings.dashboard
             else None
         )
         self.image = (

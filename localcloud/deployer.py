@@ -702,6 +702,15 @@ def _rule(made: Resources, name: str, inputs: Inputs) -> Created:
     return rule, {"name": rule, "arn": arn}
 
 
+@_creates("aws:cloudwatch/dashboard:Dashboard")
+def _dashboard(made: Resources, _: str, inputs: Inputs) -> Created:
+    dashboard = inputs["dashboardName"]
+    made.client("cloudwatch").put_dashboard(
+        DashboardName=dashboard, DashboardBody=inputs["dashboardBody"]
+    )
+    return dashboard, {}
+
+
 @_creates("aws:cloudwatch/metricAlarm:MetricAlarm")
 def _alarm(made: Resources, name: str, inputs: Inputs) -> Created:
     alarm = _physical(name)

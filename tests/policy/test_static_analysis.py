@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 CHECKOV = ROOT / ".venv/checkov/bin/checkov"
 ROW = re.compile(r"\| (CKV\w+) \| (.+?) \| (.+) \|")
 UNCHECKED = {
+    "aws_cloudwatch_dashboard",
     "aws_cloudwatch_event_rule",
     "aws_cloudwatch_event_target",
     "aws_default_security_group",
