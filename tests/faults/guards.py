@@ -201,9 +201,11 @@ GUARDS = (
         "an end is marked as told only when all were",
         "ending.py",
         'notices.send(clients, run, wires["topic"])\n'
+        "        metrics.say(wires, lambda: metrics.of_end(run, datetime.now(UTC)))\n"
         '        run = store.change(run["run"], runs.notified)',
         'run = store.change(run["run"], runs.notified)\n'
-        '        notices.send(clients, run, wires["topic"])',
+        '        notices.send(clients, run, wires["topic"])\n'
+        "        metrics.say(wires, lambda: metrics.of_end(run, datetime.now(UTC)))",
         "killed_before_notice",
     ),
     guard(
