@@ -13,6 +13,7 @@ from handler import cost as prices
 
 ARCHITECTURES: Final = ("x86_64", "arm64")
 HOUR_SECONDS: Final = 3600
+NOT_COUNTED: Final = "not counted, no price in the table"
 
 Resource: TypeAlias = tuple[str, Mapping[str, Any]]
 """A resource's type, and its inputs or outputs."""
@@ -188,10 +189,8 @@ def run_cost(  # noqa: PLR0913 - a task's size has this many parts
     )
 
 
-def state_resources(export: Mapping[str, Any]) -> list[Resource]:
-    """Return the resources of what `pulumi stack export` writes."""
-    deployment: Mapping[str, Any] = export.get("deployment") or {}
-    entries: list[Mapping[str, Any]] = deployment.get("resources") or []
+def state_resources(entries: Iterable[Mapping[str, Any]]) -> list[Resource]:
+    """Return the resources that a stack's state has, as `pulumi stack export` writes each."""
     return [
         (entry["type"], {**(entry.get("inputs") or {}), **(entry.get("outputs") or {})})
         for entry in entries
@@ -204,13 +203,13 @@ def render(idle: Cost, run: RunCost | None = None) -> str:
     """Return a plain text table for a terminal."""
     text = [f"Idle, a month of {prices.table()['hours_per_month']} hours in {idle.region}"]
     rows = [
-        (line.what, f"{line.count:g} x {dollars(line.price.amount)} / {line.unit}", line.total)
+        (line.what, f"{line.count:g} x {_rate(line.price.amount)} / {line.unit}", line.total)
         for line in idle.lines
     ]
     text += _rows([*rows, ("total", "", idle.monthly)])
     if not idle.lines and not idle.unpriced:
         text.append("  Nothing here is billed by the hour or by the month.")
-    text += [f"  Not counted, no price in the table: {what}" for what in idle.unpriced]
+    text += [f"  {NOT_COUNTED.capitalize()}: {what}" for what in idle.unpriced]
     text += [f"  {note}" for note in idle.notes]
     text += ["", "Stored, by what lies there"]
     text += _rows([(line.what, f"/ {line.unit}", line.price.amount) for line in idle.rates])
@@ -221,7 +220,7 @@ def render(idle: Cost, run: RunCost | None = None) -> str:
         rows = [
             (
                 line.what,
-                f"{line.count:.4g} x {dollars(line.price.amount)} / {line.unit}",
+                f"{line.count:.4g} x {_rate(line.price.amount)} / {line.unit}",
                 line.total,
             )
             for line in run.lines
@@ -264,11 +263,22 @@ def as_json(idle: Cost, run: RunCost | None = None) -> dict[str, Any]:
     return data
 
 
+def in_a_line(idle: Cost) -> str:
+    """Say it where there is no room for a table, and what it leaves out."""
+    text = f"idle, it costs {dollars(idle.monthly)} a month and what it stores"
+    if idle.unpriced:
+        text += f"; {NOT_COUNTED}: {', '.join(idle.unpriced)}"
+    return text
+
+
 def dollars(amount: float) -> str:
-    """Return an amount with two digits behind the point, or with all of a small price."""
-    if amount == round(amount, 2):
-        return f"${amount:,.2f}"
-    return f"${amount:.6f}".rstrip("0")
+    """Write what is paid by the month."""
+    return f"${amount:,.2f}"
+
+
+def cents(amount: float) -> str:
+    """Write an amount; of a small one the hundredths of cents too, which are most of it."""
+    return dollars(amount) if amount >= 1 or amount == 0 else f"${amount:.4f}"
 
 
 @dataclass(frozen=True)
@@ -378,7 +388,7 @@ STORAGE: Final[Mapping[str, str]] = MappingProxyType(
 
 def _container_insights_note(region: str) -> str:
     price = _price("metric_month", region)
-    rate = f" ({dollars(price.amount)} a metric and month)" if price else ""
+    rate = f" ({_rate(price.amount)} a metric and month)" if price else ""
     return f"Container Insights: billed by metric{rate} for the hours that tasks run"
 
 
@@ -402,12 +412,14 @@ def _price(key: str, region: str) -> Price | None:
 
 
 def _rows(rows: Sequence[tuple[str, str, float]]) -> list[str]:
-    return [f"  {what:<28} {how:<28} {_total(amount):>12}" for what, how, amount in rows]
+    return [f"  {what:<28} {how:<28} {cents(amount):>12}" for what, how, amount in rows]
 
 
-def _total(amount: float) -> str:
-    """Return whole cents, or their hundredths where cents would lose most of it."""
-    return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"
+def _rate(amount: float) -> str:
+    """Write a price: with two digits behind the point, or with all of a small one."""
+    if amount == round(amount, 2):
+        return dollars(amount)
+    return f"${amount:.6f}".rstrip("0")
 
 
 def _duration(seconds: float) -> str:

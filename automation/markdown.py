@@ -51,10 +51,11 @@ def comment(
     *,
     stack: str,
     region: str,
-    previous_resources: Iterable[cost.Resource] | None = None,
+    metrics: bool = False,
 ) -> str:
     """Return the comment on a preview, for a new comment or in place of an older one.
 
+    metrics: whether the stack's settings have it write some, which no resource tells.
     Its first line finds the older one. Events are those of `pulumi preview --event-log`, as parsed
     JSON, or what `on_event` of Pulumi's Automation API hands over.
     """
@@ -67,7 +68,7 @@ def comment(
     ]
     head.append(_counts(preview))
     if not preview.failed and finished:
-        head.append(_idle_cost(preview, region, previous_resources))
+        head.append(_idle_cost(preview, region, metrics=metrics))
     replaced, deleted, created, updated = map(
         preview.operations, ("replace", "delete", "create", "update")
     )
@@ -121,18 +122,16 @@ def _counts(preview: Preview) -> str:
     return text
 
 
-def _idle_cost(
-    preview: Preview, region: str, previous_resources: Iterable[cost.Resource] | None
-) -> str:
+def _idle_cost(preview: Preview, region: str, *, metrics: bool) -> str:
     if region not in cost.regions():
         return f"Idle cost: not known, the price table has {', '.join(cost.regions())}."
-    if previous_resources is None:
-        previous_resources = [
-            (change.kind, {**change.before, **(change.old.get("outputs") or {})})
-            for change in preview.changes.values()
-            if change.old
-        ]
-    before = cost.idle_cost(previous_resources, region)
+    previous = [
+        (change.kind, {**change.before, **(change.old.get("outputs") or {})})
+        for change in preview.changes.values()
+        if change.old
+    ]
+    # Whether the settings had them before, nobody tells: a stack that was there counts as now.
+    before = cost.idle_cost(previous, region, metrics=metrics and bool(previous))
     after = cost.idle_cost(
         [
             (change.kind, change.after)
@@ -140,31 +139,26 @@ def _idle_cost(
             if change.operation != "delete"
         ],
         region,
+        metrics=metrics,
     )
     if before.monthly == after.monthly:
-        text = f"Idle cost: **{_dollars(after.monthly)} a month**, before and after."
+        text = f"Idle cost: **{cost.dollars(after.monthly)} a month**, before and after."
     else:
         difference = after.monthly - before.monthly
         sign = "+" if difference > 0 else "-"
-        text = (
-            f"Idle cost: {_dollars(before.monthly)} → **{_dollars(after.monthly)} a month** "
-            f"({sign}{_dollars(abs(difference))})"
-        )
-    was = {line.what: line for line in before.lines}
-    now = {line.what: line for line in after.lines}
-    for what in dict.fromkeys((*was, *now)):
-        old, new = was.get(what), now.get(what)
+        was, now = cost.dollars(before.monthly), cost.dollars(after.monthly)
+        text = f"Idle cost: {was} → **{now} a month** ({sign}{cost.dollars(abs(difference))})"
+    old_lines = {line.what: line for line in before.lines}
+    new_lines = {line.what: line for line in after.lines}
+    for what in dict.fromkeys((*old_lines, *new_lines)):
+        old, new = old_lines.get(what), new_lines.get(what)
         counts = [f"{line.count:g}" if line else "0" for line in (old, new)]
         totals = [line.total if line else 0 for line in (old, new)]
         if counts[0] != counts[1]:
-            text += f"\n- {what}: {' → '.join(counts)}, {' → '.join(map(_dollars, totals))}"
+            text += f"\n- {what}: {' → '.join(counts)}, {' → '.join(map(cost.dollars, totals))}"
     if after.unpriced:
-        text += f"\n- not counted, no price in the table: {', '.join(after.unpriced)}"
+        text += f"\n- {cost.NOT_COUNTED}: {', '.join(after.unpriced)}"
     return text + "".join(f"\n- {note}" for note in after.notes)
-
-
-def _dollars(amount: float) -> str:
-    return f"${amount:,.2f}"
 
 
 def _errors(preview: Preview, writer: Writer) -> list[str]:

@@ -13,6 +13,7 @@ from automation.follow import Record, part
 from automation.runs import Records, RunError
 from automation.summary import percent, span, summarise
 from handler.champion import tested_on
+from handler.cost import provider_of
 from handler.manifest import is_number
 
 CHAMPION: Final = "champion"
@@ -266,7 +267,9 @@ def _effort(record: Record, deployed: Deployed, now: datetime, writer: Writer) -
         f"run {writer.code(record['run'])} of stack {writer.code(deployed.stack)}",
         f"**{span(row.seconds)}**" if row.seconds is not None else "",
         tries,
-        f"**{row.spent}** by list prices" if row.spent else "",
+        f"**{row.spent}** by list prices"
+        if row.spent
+        else f"its cost is unknown: {writer.code(row.cost.get('why', ''))}",
     ]
     return " · ".join(filter(None, facts))
 
@@ -392,13 +395,8 @@ def _attempts(record: Record, writer: Writer) -> list[str]:
         if not end:
             code = attempt["exit_code"]
             end = "at work" if not attempt["stopped_at"] else f"exit code {code}"
-        told.append(f"- {writer.code(_provider(attempt))}: {writer.code(end)}")
+        told.append(f"- {writer.code(provider_of(attempt))}: {writer.code(end)}")
     return told
-
-
-def _provider(attempt: Mapping[str, Any]) -> str:
-    strategy: list[dict[str, Any]] = attempt["request"].get("capacityProviderStrategy") or [{}]
-    return strategy[0].get("capacityProvider", "")
 
 
 def _tail(record: Record) -> str:

@@ -9,17 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from automation.cost import cents
 from automation.deployed import Deployed
 from automation.follow import FINAL_STATES, Record, part
-from automation.summary import (
-    STYLES,
-    cents,
-    percent,
-    span,
-    stamp,
-    summarise,
-    time,
-)
+from automation.summary import STYLES, percent, span, stamp, summarise, time
 from handler.cost import Cost, provider_of
 
 

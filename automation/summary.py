@@ -8,6 +8,7 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
+from automation.cost import cents
 from automation.follow import FINAL_STATES, Record, part
 from handler.cost import Cost, of_run
 
@@ -173,8 +174,3 @@ def _why(record: Record) -> str:
     if state != "FAILED":
         return ""
     return part(record, "diagnosis").get("cause") or ""
-
-
-def cents(amount: float) -> str:
-    """Write a small amount of dollars."""
-    return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"

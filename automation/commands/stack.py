@@ -19,6 +19,7 @@ from automation.commands.shared import (
 if TYPE_CHECKING:
     from pulumi.automation import EngineEvent
 
+    from automation.cost import Cost
     from automation.stacks import Stack
 
 EXIT_DRIFT = 2
@@ -95,6 +96,7 @@ def up(
     Shows first what would change, and asks. Ctrl-C ends it in order: what is in flight is
     finished, and the next `up` goes on from there.
     """
+    from automation import cost as prices
     from automation import progress
 
     if not yes:
@@ -107,7 +109,10 @@ def up(
     try:
         with at_work(name, project, "up") as (stack, watch):
             result = stack.up(on_event=watch, policy_packs=policy_packs)
-            idle = _idle_cost(stack)
+            try:
+                idle = prices.in_a_line(_idle_cost(stack, stack.config()))
+            except ValueError as error:
+                idle = f"what it costs idle is unknown: {error}"
     except KeyboardInterrupt:
         tell(f"what was in flight is finished; to go on: pushtrain up -s {name}")
         raise
@@ -227,25 +232,21 @@ def cost(name: str, project: Path | None, *, as_data: bool) -> None:
     from automation import cost as prices
 
     with at_work(name, project, "look") as (stack, _):
-        resources = prices.state_resources({"deployment": {"resources": stack.resources()}})
         config = stack.config()
-    region = config.get("aws:region", "")
-    try:
-        idle = prices.idle_cost(
-            resources, region, metrics=config.get("pushtrain:metrics") == "true"
-        )
-        hour = prices.run_cost(
-            cpu=int(config.get("pushtrain:cpu", "2048")),
-            memory=int(config.get("pushtrain:memory", "8192")),
-            seconds=3600,
-            architecture=config.get("pushtrain:architecture", "x86_64"),
-            spot=config.get("pushtrain:spot", "true") == "true",
-            region=region,
-            public_address=config.get("pushtrain:network", "public") == "public"
-            or config.get("pushtrain:network.assignPublicIp") == "true",
-        )
-    except ValueError as error:
-        raise click.ClickException(str(error)) from error
+        try:
+            idle = _idle_cost(stack, config)
+            hour = prices.run_cost(
+                cpu=int(config.get("pushtrain:cpu", "2048")),
+                memory=int(config.get("pushtrain:memory", "8192")),
+                seconds=3600,
+                architecture=config.get("pushtrain:architecture", "x86_64"),
+                spot=config.get("pushtrain:spot", "true") == "true",
+                region=idle.region,
+                public_address=config.get("pushtrain:network", "public") == "public"
+                or config.get("pushtrain:network.assignPublicIp") == "true",
+            )
+        except ValueError as error:
+            raise click.ClickException(str(error)) from error
     if as_data:
         print_json(prices.as_json(idle, hour))
     else:
@@ -257,10 +258,10 @@ def _print_comment(name: str, project: Path | None, policy_packs: tuple[Path, ..
     from automation.markdown import comment
 
     events: list[object] = []
-    region = ""
+    config: dict[str, str] = {}
     try:
         with at_work(name, project, "preview") as (stack, watch):
-            region = stack.config().get("aws:region", "")
+            config = stack.config()
 
             def on_event(event: "EngineEvent") -> None:
                 events.append(event)
@@ -268,17 +269,17 @@ def _print_comment(name: str, project: Path | None, policy_packs: tuple[Path, ..
 
             stack.preview(on_event=on_event, policy_packs=policy_packs)
     finally:
-        print(comment(events, stack=name, region=region))
+        region = config.get("aws:region", "")
+        print(comment(events, stack=name, region=region, metrics=_has_metrics(config)))
 
 
-def _idle_cost(stack: "Stack") -> str:
-    """Say what the stack costs while nothing runs; nothing where its region has no prices here."""
+def _idle_cost(stack: "Stack", config: dict[str, str]) -> "Cost":
+    """Price what the stack has; a ValueError says that there are no prices of its region."""
     from automation import cost
 
-    region = stack.config().get("aws:region", "")
-    if region not in cost.regions():
-        return ""
-    resources = cost.state_resources({"deployment": {"resources": stack.resources()}})
-    metrics = stack.config().get("pushtrain:metrics") == "true"
-    monthly = cost.dollars(cost.idle_cost(resources, region, metrics=metrics).monthly)
-    return f"idle, it costs {monthly} a month and what it stores"
+    resources = cost.state_resources(stack.resources())
+    return cost.idle_cost(resources, config.get("aws:region", ""), metrics=_has_metrics(config))
+
+
+def _has_metrics(config: dict[str, str]) -> bool:
+    return config.get("pushtrain:metrics") == "true"

@@ -2,10 +2,12 @@
 
 import json
 import re
+import runpy
 from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +16,7 @@ from handler import metrics
 from handler.cost import TABLE
 
 EVENTS = Path(__file__).parent / "events"
+ROOT = Path(__file__).parents[2]
 NAT = ("aws:ec2/natGateway:NatGateway", {})
 ADDRESS = ("aws:ec2/eip:Eip", {})
 GATEWAY_ENDPOINT = ("aws:ec2/vpcEndpoint:VpcEndpoint", {"vpcEndpointType": "Gateway"})
@@ -67,10 +70,11 @@ def test_an_endpoint_whose_subnets_nobody_knows_is_in_one_zone_at_least(subnets)
 def test_keys_dashboards_alarms_and_secrets_are_billed_by_the_month():
     kinds = ["kms/key:Key", "kms/key:Key", "kms/replicaKey:ReplicaKey"]
     kinds += ["cloudwatch/metricAlarm:MetricAlarm", "secretsmanager/secret:Secret"]
+    kinds += ["cloudwatch/dashboard:Dashboard"]
 
     idle = cost.idle_cost([(f"aws:{kind}", {}) for kind in kinds], "us-east-1")
 
-    assert round(idle.monthly, 2) == round(3 * 1 + 0.10 + 0.40, 2)
+    assert round(idle.monthly, 2) == round(3 * 1 + 0.10 + 0.40 + 3 + 2 * 0.30, 2)
 
 
 @pytest.mark.parametrize(
@@ -99,6 +103,26 @@ def test_a_metric_billed_all_month_is_one_that_a_round_writes(wiring):
     assert len(directive["Metrics"]) == cost.IDLE_METRICS
 
 
+def test_the_production_stack_costs_what_its_page_says(deploy):
+    config = yaml.safe_load((ROOT / "Pulumi.prod.yaml").read_text())["config"]
+    program = str(ROOT / "__main__.py")
+    made = deploy(lambda: runpy.run_path(program), config).registrations
+
+    resources = [(resource.typ, resource.inputs) for resource in made]
+    idle = cost.idle_cost(resources, config["aws:region"], metrics=config["pushtrain:metrics"])
+
+    assert {line.what: (line.count, round(line.total, 2)) for line in idle.lines} == {
+        "interface endpoint, by zone": (6, 43.80),
+        "KMS key": (1, 1),
+        "CloudWatch dashboard": (1, 3),
+        "CloudWatch alarm": (21, 2.10),
+        "custom metric": (2, 0.60),
+    }
+    assert idle.unpriced == ()
+    page = (ROOT / "docs" / "production.md").read_text()
+    assert f"**{cost.dollars(idle.monthly)} a month** while nothing runs" in page
+
+
 def test_regions_differ():
     prices = {region: cost.idle_cost([NAT], region).monthly for region in cost.regions()}
 
@@ -121,6 +145,10 @@ def test_what_has_no_price_is_named_and_not_counted():
     assert "Not counted, no price in the table: 2 x load balancer" in text
     assert "Nothing here is billed" not in text
     assert "No price in the table: ECR images" in text
+    assert cost.in_a_line(idle) == (
+        "idle, it costs $0.00 a month and what it stores; "
+        "not counted, no price in the table: 1 x CloudWatch alarm, 2 x load balancer"
+    )
 
 
 @pytest.mark.parametrize(("value", "notes"), [("enabled", 1), ("enhanced", 1), ("disabled", 0)])
@@ -192,13 +220,12 @@ def test_state_resources_leave_out_what_waits_for_deletion():
         {"type": "pulumi:pulumi:Stack"},
     ]
 
-    found = cost.state_resources({"version": 3, "deployment": {"resources": resources}})
+    found = cost.state_resources(resources)
 
     assert found == [
         ("aws:ec2/eip:Eip", {"domain": "vpc", "id": "e"}),
         ("pulumi:pulumi:Stack", {}),
     ]
-    assert cost.state_resources({"deployment": None}) == []
 
 
 def test_json_says_what_the_table_says_and_where_each_price_is_from():

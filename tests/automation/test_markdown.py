@@ -176,11 +176,12 @@ def test_idle_cost_is_told_before_and_after():
     assert "- interface endpoint, by zone: 0 → 2, $0.00 → $14.60" in lines
 
 
-def test_idle_cost_before_may_be_given():
-    before = [("aws:ec2/natGateway:NatGateway", {}), ("aws:ec2/natGateway:NatGateway", {})]
+def test_idle_cost_of_metrics_is_told_though_no_resource_shows_it():
+    lines = lines_of(recorded("first"), metrics=True)
+    assert "Idle cost: $0.00 → **$0.60 a month** (+$0.60)" in lines
 
-    lines = lines_of(recorded("network"), previous_resources=before)
-    assert "Idle cost: $65.70 → **$51.10 a month** (-$14.60)" in lines
+    lines = lines_of(recorded("update"), metrics=True)
+    assert "Idle cost: **$0.60 a month**, before and after." in lines
 
 
 def test_a_region_without_prices_is_said_and_does_not_spoil_the_comment():

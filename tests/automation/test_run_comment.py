@@ -220,6 +220,12 @@ def test_a_champion_that_nobody_could_read_is_none_to_beat(place, trained):
     assert "Not comparable: `no JSON`." in said(place, BETTER)
 
 
+def test_a_cost_that_is_unknown_is_said_with_the_reason(place, trained):
+    trained("better", lambda document: document["run"].update(cost={"usd": None, "why": "no such"}))
+
+    assert "its cost is unknown: `no such`" in said(place, BETTER)
+
+
 def test_a_trainer_that_left_files_alone_has_a_comment_too(place, trained):
     def bare(document):
         document["manifest"] = {"version": 1, "run": BETTER, "files": {}}
