@@ -103,17 +103,7 @@ def plan(
     """Tell what `push` would build and under which name, without an engine and without a push."""
     context = _with_dockerfile(context)
     with told_as(PushError):
-        stack = _Stack(outputs, session or boto3.session.Session())
-        platform = stack.platform()
-        tag = _tag(context, build_args, platform, dirty=dirty)
-        return PushPlan(
-            image=stack.image(tag),
-            tag=tag,
-            platform=platform,
-            context=str(context),
-            build_args=build_args,
-            digest=stack.digest(tag),
-        )
+        return _plan(_Stack(outputs, session), context, build_args, dirty=dirty)
 
 
 def push(  # noqa: PLR0913 -- each is one thing that a caller decides
@@ -132,18 +122,16 @@ def push(  # noqa: PLR0913 -- each is one thing that a caller decides
     """
     context = _with_dockerfile(context)
     with told_as(PushError):
-        stack = _Stack(outputs, session or boto3.session.Session())
-        platform = stack.platform()
-        tag = _tag(context, build_args, platform, dirty=dirty)
-        digest = stack.digest(tag)
+        stack = _Stack(outputs, session)
+        planned = _plan(stack, context, build_args, dirty=dirty)
+        digest = planned.digest
         pushed = digest is None
         if digest is None:
-            build = _Build(context, tag, platform, build_args, on_line)
-            digest, pushed = _deliver(stack, build)
+            digest, pushed = _deliver(stack, planned, on_line)
         record = stack.record(digest)
     run = run_name(digest)
     return PushResult(
-        tag=tag,
+        tag=planned.tag,
         digest=digest,
         run=run,
         pushed=pushed,
@@ -162,25 +150,16 @@ def image_tag(commit: str, content: str | None = None) -> str:
     return f"g-{commit}" if content is None else f"g-{commit}-dirty-{content}"
 
 
-@dataclass(frozen=True)
-class _Build:
-    """What to build, and under which tag."""
-
-    context: Path
-    tag: str
-    platform: str
-    build_args: Mapping[str, str]
-    on_line: OnLine
-
-
 @dataclass
 class _Stack:
     """What the outputs of a stack lead to."""
 
     outputs: Mapping[str, Any]
-    session: Any
+    session: Any = None
+    """None for a new one."""
 
     def __post_init__(self) -> None:
+        self.session = self.session or boto3.session.Session()
         needed = ("bucket", "cluster", "logGroup", "repositoryUrl", "wiringParameter")
         if missing := [name for name in needed if not isinstance(self.outputs.get(name), str)]:
             raise PushError(
@@ -280,6 +259,19 @@ def _with_dockerfile(context: Path) -> Path:
     return context
 
 
+def _plan(stack: _Stack, context: Path, build_args: Mapping[str, str], *, dirty: bool) -> PushPlan:
+    platform = stack.platform()
+    tag = _tag(context, build_args, platform, dirty=dirty)
+    return PushPlan(
+        image=stack.image(tag),
+        tag=tag,
+        platform=platform,
+        context=str(context),
+        build_args=build_args,
+        digest=stack.digest(tag),
+    )
+
+
 def _tag(context: Path, build_args: Mapping[str, str], platform: str, *, dirty: bool) -> str:
     """Name the image that the context would be built to now."""
     commit = _git(context, "rev-parse", f"--short={COMMIT_DIGITS}", "HEAD").strip()
@@ -327,7 +319,7 @@ def _git(context: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def _deliver(stack: _Stack, build: _Build) -> tuple[str, bool]:
+def _deliver(stack: _Stack, planned: PushPlan, on_line: OnLine) -> tuple[str, bool]:
     """Build and push; give the digest, and whether it was this push that brought it."""
     why_not = _missing_engine()
     if why_not and not stack.embedded:
@@ -337,18 +329,18 @@ def _deliver(stack: _Stack, build: _Build) -> tuple[str, bool]:
         )
     try:
         if why_not:
-            _push_without_engine(stack, build, why_not)
+            _push_without_engine(stack, planned, on_line, why_not)
         else:
-            _push_with_engine(stack, build)
+            _push_with_engine(stack, planned, on_line)
     except PushError:
         # Whoever else pushed this commit meanwhile: where tags are immutable, ours is refused.
-        if digest := stack.digest(build.tag):
+        if digest := stack.digest(planned.tag):
             return digest, False
         raise
-    digest = stack.digest(build.tag)
+    digest = stack.digest(planned.tag)
     if digest is None:
         raise PushError(
-            f"{stack.outputs['repositoryUrl']} must have {build.tag} after its push, got no such "
+            f"{stack.outputs['repositoryUrl']} must have {planned.tag} after its push, got no such "
             "tag: is the stack's region the registry's?"
         )
     return digest, True
@@ -369,29 +361,31 @@ def _missing_engine() -> str:
     return (done.stderr.strip().splitlines() or ["no answer"])[-1] if done.returncode else ""
 
 
-def _push_without_engine(stack: _Stack, build: _Build, why: str) -> None:
+def _push_without_engine(stack: _Stack, planned: PushPlan, on_line: OnLine, why: str) -> None:
     """Push to an embedded cloud what the Dockerfile copies and sets: it runs no more than that."""
-    from localcloud.image import ImageError  # noqa: PLC0415 -- a second, for those without Docker
-    from localcloud.image import build as build_image  # noqa: PLC0415
+    # A second, for those without Docker.
+    from localcloud.image import ImageError, build  # noqa: PLC0415
     from localcloud.registry import Registry, RegistryError  # noqa: PLC0415
 
-    build.on_line(f"no Docker engine ({why}): the image is what the Dockerfile copies and sets")
+    on_line(f"no Docker engine ({why}): the image is what the Dockerfile copies and sets")
     try:
-        image = build_image(build.context, build_args=build.build_args, platform=build.platform)
+        image = build(
+            Path(planned.context), build_args=planned.build_args, platform=planned.platform
+        )
         for note in image.notes:
-            build.on_line(note)
+            on_line(note)
         with Registry(stack.host) as registry:
-            registry.push(image, stack.repository, build.tag)
+            registry.push(image, stack.repository, planned.tag)
     except (ImageError, RegistryError) as error:
         raise PushError(one_line(error)) from error
 
 
-def _push_with_engine(stack: _Stack, build: _Build) -> None:
-    name = stack.image(build.tag)
-    arguments = [f"--build-arg={key}={value}" for key, value in build.build_args.items()]
+def _push_with_engine(stack: _Stack, planned: PushPlan, on_line: OnLine) -> None:
+    name = planned.image
+    arguments = [f"--build-arg={key}={value}" for key, value in planned.build_args.items()]
     _docker(
-        ["build", f"--platform={build.platform}", *arguments, f"--tag={name}", str(build.context)],
-        build.on_line,
+        ["build", f"--platform={planned.platform}", *arguments, f"--tag={name}", planned.context],
+        on_line,
         # buildx would push an index with an attestation, of another digest at each build; the
         # classic builder has no flag against that, and no need of one.
         environment={"BUILDX_NO_DEFAULT_ATTESTATIONS": "1"},
@@ -405,7 +399,7 @@ def _push_with_engine(stack: _Stack, build: _Build) -> None:
             environment,
             password,
         )
-        _docker(["push", name], build.on_line, environment)
+        _docker(["push", name], on_line, environment)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 import time
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 
 import boto3
 import pytest
@@ -394,14 +394,24 @@ def test_no_credentials_are_one_line_with_the_commands(context):
         push(context, outputs=OUTPUTS, session=NoCredentials())
 
 
+def planned(stack, context, build_args=MappingProxyType({})):
+    return pushes.PushPlan(
+        image=stack.image("g-1"),
+        tag="g-1",
+        platform="linux/arm64",
+        context=str(context),
+        build_args=build_args,
+        digest=None,
+    )
+
+
 def test_aws_needs_an_engine(context, monkeypatch):
     no_engine(monkeypatch)
     stack = pushes._Stack(OUTPUTS, boto3.session.Session(region_name="eu-central-1"))
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    build = pushes._Build(context, "g-1", "linux/amd64", {}, print)
 
     with pytest.raises(PushError, match="a Docker engine must be running"):
-        pushes._deliver(stack, build)
+        pushes._deliver(stack, planned(stack, context), print)
 
 
 FAKE_DOCKER = """#!{python}
@@ -462,8 +472,8 @@ class Registry:
 
 def deliver(context, **build_args):
     lines = []
-    build = pushes._Build(context, "g-1", "linux/arm64", build_args, lines.append)
-    pushes._push_with_engine(pushes._Stack(OUTPUTS, Registry()), build)
+    stack = pushes._Stack(OUTPUTS, Registry())
+    pushes._push_with_engine(stack, planned(stack, context, build_args), lines.append)
     return lines
 
 
