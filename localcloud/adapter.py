@@ -131,7 +131,7 @@ class MiniStack:
         # One for MiniStack and for our clients: each of its own would read AWS's models again.
         self.botocore = botocore.session.get_session()
         self._replace(self._responses, "_service_model", functools.cache(self._service_model))
-        self._keep_endpoint_policies()
+        self._keep_endpoint_settings()
         self._tell_artifact_types()
         self._read_ranges_of_versions()
         self._name_unconfirmed_subscriptions()
@@ -165,23 +165,27 @@ class MiniStack:
         except UnknownServiceError:
             return None  # MiniStack's word for a service that AWS's models lack
 
-    def _keep_endpoint_policies(self) -> None:
-        """Let EC2 give back an endpoint's policy, which MiniStack forgets."""
+    def _keep_endpoint_settings(self) -> None:
+        """Let EC2 give back an endpoint's policy and names, which MiniStack forgets."""
         create, describe = self._ec2._ACTION_MAP["CreateVpcEndpoint"], self._ec2._vpce_fields_xml
 
         def created(request: dict[str, list[str]]) -> Answer:
             answer: Answer = create(request)
             found = re.search(rb"<vpcEndpointId>([^<]+)<", answer[2])
-            if found and "PolicyDocument" in request:
+            if found:
                 endpoint = self._ec2._vpc_endpoints[found[1].decode()]
-                endpoint["PolicyDocument"] = request["PolicyDocument"][0]
+                for name in ("PolicyDocument", "PrivateDnsEnabled"):
+                    endpoint[name] = request.get(name, [""])[0]
             return answer
 
         def described(endpoint: Record, tag: str = "item") -> str:
             policy = escape(endpoint.get("PolicyDocument", ""))
+            private = endpoint.get("PrivateDnsEnabled") or "false"
             fields: str = describe(endpoint, tag)
             opened, end, _ = fields.rpartition(f"</{tag}>")
-            return f"{opened}<policyDocument>{policy}</policyDocument>{end}"
+            kept = f"<policyDocument>{policy}</policyDocument>"
+            kept += f"<privateDnsEnabled>{private}</privateDnsEnabled>"
+            return f"{opened}{kept}{end}"
 
         self._replace_action(self._ec2, "CreateVpcEndpoint", created)
         self._replace(self._ec2, "_vpce_fields_xml", described)

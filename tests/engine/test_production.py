@@ -11,3 +11,4 @@ def test_a_production_stack_is_made_and_its_alarms_tell_the_topic(bench):
 
     alarms = bench.client("cloudwatch").describe_alarms()["MetricAlarms"]
     assert {action for alarm in alarms for action in alarm["AlarmActions"]} == {outputs["topic"]}
+    assert stack.preview().changes == ()

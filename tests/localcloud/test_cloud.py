@@ -171,7 +171,7 @@ def test_the_cloud_answers_at_its_url(bench):
     assert httpx.get(f"{bench.cloud.url}/_ministack/health", trust_env=False).status_code == 200
 
 
-def test_an_endpoint_keeps_its_policy(bench):
+def test_an_endpoint_keeps_its_policy_and_its_names(bench):
     ec2 = bench.client("ec2")
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     table = ec2.create_route_table(VpcId=vpc)["RouteTable"]["RouteTableId"]
@@ -186,6 +186,17 @@ def test_an_endpoint_keeps_its_policy(bench):
 
     assert endpoint["PolicyDocument"] == policy
     assert endpoint["RouteTableIds"] == [table]
+    assert endpoint["PrivateDnsEnabled"] is False
+
+    made = ec2.create_vpc_endpoint(
+        VpcId=vpc,
+        VpcEndpointType="Interface",
+        ServiceName="com.amazonaws.us-east-1.logs",
+        PrivateDnsEnabled=True,
+    )["VpcEndpoint"]
+    (endpoint,) = ec2.describe_vpc_endpoints(VpcEndpointIds=[made["VpcEndpointId"]])["VpcEndpoints"]
+
+    assert endpoint["PrivateDnsEnabled"] is True
 
 
 @pytest.fixture
