@@ -170,12 +170,16 @@ def test_the_topic_lets_the_stacks_alarms_in(watched):
 
 
 def entries(text):
-    """Return the alarms that each entry of the runbook is for, by its heading as a link has it."""
+    """Return each entry of the runbook by its heading as a link has it."""
     parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)[1:]
     return {
-        heading.lower().replace(" ", "-"): re.findall(r"`([a-z-]+)`", body.strip().split("\n")[0])
+        heading.lower().replace(" ", "-"): body.strip()
         for heading, body in zip(parts[::2], parts[1::2], strict=True)
     }
+
+
+def alarms_of(entry):
+    return sorted(re.findall(r"`([a-z-]+)`", entry.split("\n")[0]))
 
 
 def test_every_alarm_has_its_entry_in_the_runbook_and_none_is_for_nothing(watched, root):
@@ -184,11 +188,13 @@ def test_every_alarm_has_its_entry_in_the_runbook_and_none_is_for_nothing(watche
         entry = made.inputs["alarmDescription"].partition("docs/runbook.md#")[2]
         named.setdefault(entry, []).append(short(made))
 
-    text = (root / "docs/runbook.md").read_text()
-    assert {entry: sorted(found) for entry, found in entries(text).items()} == {
-        entry: sorted(found) for entry, found in named.items()
+    found = entries((root / "docs/runbook.md").read_text())
+    assert {heading: alarms_of(entry) for heading, entry in found.items()} == {
+        heading: sorted(alarms) for heading, alarms in named.items()
     }
-    assert all(f"\n- **{word}" in text for word in ("Means", "Look", "Do"))
+    for heading, entry in found.items():
+        words = ", ".join(re.findall(r"^- \*\*(.+?)\*\*", entry, flags=re.MULTILINE)).lower()
+        assert words == "means, look, do", heading
 
 
 def test_the_runbooks_commands_are_ours(root):
