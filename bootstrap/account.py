@@ -13,6 +13,7 @@ from bootstrap.github import AUDIENCE, PROVIDER_URL, Repository, trust
 from bootstrap.settings import Settings
 from components import policies
 from components.policies import AwsScope
+from components.private_bucket import keep_private
 
 # No name here begins as those of a stack's resources do, `pushtrain-`: a deploy role may change
 # everything that is named so, and must not reach its own trust, state or key.
@@ -20,7 +21,6 @@ KEY_ALIAS: Final = "alias/bootstrap-secrets"
 KEY_DELETION_DAYS: Final = 30
 """KMS's most: without the key, no stack's secrets can be read again."""
 OLD_STATE_DAYS: Final = 90
-UNFINISHED_UPLOAD_DAYS: Final = 7
 
 
 class Account(ComponentResource):
@@ -166,67 +166,10 @@ class Account(ComponentResource):
 
     def _state_bucket(self, name: str, kept: ResourceOptions) -> s3.Bucket:
         """Make the bucket of Pulumi's state, where an older one can be brought back."""
-        child = ResourceOptions(parent=self)
         bucket = s3.Bucket(name, opts=kept)
-        versioning = s3.BucketVersioning(
-            f"{name}-versioning",
-            bucket=bucket.bucket,
-            versioning_configuration={"status": "Enabled"},
-            opts=child,
-        )
         # S3's own key: the secrets in a state are encrypted with the account's before they come.
-        s3.BucketServerSideEncryptionConfiguration(
-            f"{name}-encryption",
-            bucket=bucket.bucket,
-            rules=[{"apply_server_side_encryption_by_default": {"sse_algorithm": "AES256"}}],
-            opts=child,
-        )
-        public_access = s3.BucketPublicAccessBlock(
-            f"{name}-private",
-            bucket=bucket.bucket,
-            block_public_acls=True,
-            block_public_policy=True,
-            ignore_public_acls=True,
-            restrict_public_buckets=True,
-            opts=child,
-        )
-        s3.BucketOwnershipControls(
-            f"{name}-ownership",
-            bucket=bucket.bucket,
-            rule={"object_ownership": "BucketOwnerEnforced"},
-            opts=child,
-        )
-        s3.BucketPolicy(
-            f"{name}-tls-only",
-            bucket=bucket.bucket,
-            policy=Output.json_dumps(policies.tls_only(bucket.arn)),
-            # S3 answers OperationAborted where both are changed at once.
-            opts=ResourceOptions(parent=self, depends_on=[public_access]),
-        )
-        s3.BucketLifecycleConfiguration(
-            f"{name}-lifecycle",
-            bucket=bucket.bucket,
-            rules=[
-                {
-                    "id": "old-versions",
-                    "status": "Enabled",
-                    "filter": {"prefix": ""},
-                    "noncurrent_version_expiration": {"noncurrent_days": OLD_STATE_DAYS},
-                    # Each operation's lock leaves one.
-                    "expiration": {"expired_object_delete_marker": True},
-                },
-                {
-                    "id": "unfinished-uploads",
-                    "status": "Enabled",
-                    "filter": {"prefix": ""},
-                    "abort_incomplete_multipart_upload": {
-                        "days_after_initiation": UNFINISHED_UPLOAD_DAYS
-                    },
-                },
-            ],
-            # A rule on old versions is refused until the bucket has versions.
-            opts=ResourceOptions(parent=self, depends_on=[versioning]),
-        )
+        # Each operation's lock leaves a mark that it was deleted, which goes too.
+        keep_private(name, bucket, parent=self, old_version_retention_days=OLD_STATE_DAYS)
         return bucket
 
     def _secrets_key(self, name: str, scope: AwsScope, kept: ResourceOptions) -> kms.Key:
@@ -237,21 +180,7 @@ class Account(ComponentResource):
             enable_key_rotation=True,
             deletion_window_in_days=KEY_DELETION_DAYS,
             policy=Output.json_dumps(
-                policies.document(
-                    {
-                        # Without it, the policies of the account's roles would count for nothing.
-                        "Sid": "PoliciesOfTheAccountDecide",
-                        "Effect": "Allow",
-                        "Principal": {
-                            "AWS": Output.format(
-                                "arn:{0}:iam::{1}:root", scope.partition, scope.account
-                            )
-                        },
-                        "Action": "kms:*",
-                        # In a key's policy: this key.
-                        "Resource": "*",
-                    }
-                )
+                policies.document(policies.account_decides("PoliciesOfTheAccountDecide", scope))
             ),
             opts=kept,
         )

@@ -13,7 +13,14 @@ from typing import Any, Final
 
 from pulumi import Input, Output
 
-from components.policies import AwsScope, Document, Statement, allow, document
+from components.policies import (
+    CONTAINER_INSIGHTS,
+    AwsScope,
+    Document,
+    Statement,
+    allow,
+    document,
+)
 
 STACK_PROJECT: Final = "pushtrain"
 """Of the main program: its resources' names begin with it, and its states lie under it."""
@@ -40,7 +47,7 @@ class Kind:
     sid: str
     types: Sequence[str]
     """Of Pulumi's AWS provider, without `aws:`."""
-    name: str = ""
+    names: Sequence[str] = ()
     """What their ARNs end in, after account and region; empty where calls are for `*`."""
     read: Sequence[str] = ()
     write: Sequence[str] = ()
@@ -54,7 +61,7 @@ KINDS: Final = (
     Kind(
         sid="Alarms",
         types=("cloudwatch/metricAlarm:MetricAlarm",),
-        name="cloudwatch:alarm:pushtrain-*",
+        names=["cloudwatch:alarm:pushtrain-*"],
         read=["cloudwatch:DescribeAlarms", "cloudwatch:ListTagsForResource"],
         write=[
             "cloudwatch:DeleteAlarms",
@@ -66,14 +73,14 @@ KINDS: Final = (
     Kind(
         sid="Dashboards",
         types=("cloudwatch/dashboard:Dashboard",),
-        name="cloudwatch::dashboard/pushtrain-*",
+        names=["cloudwatch::dashboard/pushtrain-*"],
         read=["cloudwatch:GetDashboard"],
         write=["cloudwatch:DeleteDashboards", "cloudwatch:PutDashboard"],
     ),
     Kind(
         sid="Rules",
         types=("cloudwatch/eventRule:EventRule", "cloudwatch/eventTarget:EventTarget"),
-        name="events:rule/pushtrain-*",
+        names=["events:rule/pushtrain-*"],
         read=["events:DescribeRule", "events:ListTagsForResource", "events:ListTargetsByRule"],
         write=[
             "events:DeleteRule",
@@ -87,7 +94,10 @@ KINDS: Final = (
     Kind(
         sid="Logs",
         types=("cloudwatch/logGroup:LogGroup",),
-        name="logs:log-group:pushtrain-*",
+        names=[
+            "logs:log-group:pushtrain-*",
+            f"logs:log-group:{CONTAINER_INSIGHTS}pushtrain-*",
+        ],
         read=["logs:ListTagsForResource"],
         read_any=["logs:DescribeLogGroups"],
         write=[
@@ -104,7 +114,7 @@ KINDS: Final = (
     Kind(
         sid="Images",
         types=("ecr/lifecyclePolicy:LifecyclePolicy", "ecr/repository:Repository"),
-        name="ecr:repository/pushtrain-*",
+        names=["ecr:repository/pushtrain-*"],
         read=[
             "ecr:DescribeImages",
             "ecr:DescribeImageScanFindings",
@@ -132,7 +142,7 @@ KINDS: Final = (
             "ecs/cluster:Cluster",
             "ecs/clusterCapacityProviders:ClusterCapacityProviders",
         ),
-        name="ecs:cluster/pushtrain-*",
+        names=["ecs:cluster/pushtrain-*"],
         read=["ecs:DescribeClusters", "ecs:ListTagsForResource"],
         write=[
             "ecs:CreateCluster",
@@ -147,7 +157,7 @@ KINDS: Final = (
     Kind(
         sid="Tasks",
         types=(),
-        name="ecs:task/pushtrain-*",
+        names=["ecs:task/pushtrain-*"],
         read=["ecs:DescribeTasks"],
         # `pushtrain destroy` stops what runs, and takes back the definitions that runs registered.
         write=["ecs:StopTask"],
@@ -155,7 +165,7 @@ KINDS: Final = (
     Kind(
         sid="Definitions",
         types=("ecs/taskDefinition:TaskDefinition",),
-        name="ecs:task-definition/{stack}-task-template:*",
+        names=["ecs:task-definition/{stack}-task-template:*"],
         write=["ecs:RegisterTaskDefinition", "ecs:TagResource", "ecs:UntagResource"],
         read_any=["ecs:DescribeTaskDefinition", "ecs:ListTaskDefinitions", "ecs:ListTasks"],
         write_any=["ecs:DeregisterTaskDefinition"],
@@ -167,7 +177,7 @@ KINDS: Final = (
             "lambda/functionEventInvokeConfig:FunctionEventInvokeConfig",
             "lambda/permission:Permission",
         ),
-        name="lambda:function:pushtrain-*",
+        names=["lambda:function:pushtrain-*"],
         read=[
             "lambda:GetFunction",
             "lambda:GetFunctionCodeSigningConfig",
@@ -204,7 +214,7 @@ KINDS: Final = (
             "s3/bucketServerSideEncryptionConfiguration:BucketServerSideEncryptionConfiguration",
             "s3/bucketVersioning:BucketVersioning",
         ),
-        name="s3:::pushtrain-*",
+        names=["s3:::pushtrain-*"],
         # The provider reads all sides of a bucket, whatever the program sets of them; its tags
         # through S3 Control: https://github.com/hashicorp/terraform-provider-aws/pull/45251.
         read=[
@@ -246,7 +256,7 @@ KINDS: Final = (
     Kind(
         sid="Objects",
         types=("s3/bucketObjectv2:BucketObjectv2",),
-        name="s3:::pushtrain-*/*",
+        names=["s3:::pushtrain-*/*"],
         # Reading is left to those who write: a preview has no business with data.
         write=[
             "s3:DeleteObject",
@@ -264,7 +274,7 @@ KINDS: Final = (
             "sns/topicPolicy:TopicPolicy",
             "sns/topicSubscription:TopicSubscription",
         ),
-        name="sns:pushtrain-*",
+        names=["sns:pushtrain-*"],
         read=["sns:GetTopicAttributes", "sns:ListTagsForResource"],
         read_any=["sns:GetSubscriptionAttributes"],
         write=[
@@ -280,7 +290,7 @@ KINDS: Final = (
     Kind(
         sid="Queues",
         types=("sqs/queue:Queue", "sqs/queuePolicy:QueuePolicy"),
-        name="sqs:pushtrain-*",
+        names=["sqs:pushtrain-*"],
         read=["sqs:GetQueueAttributes", "sqs:GetQueueUrl", "sqs:ListQueueTags"],
         write=[
             "sqs:CreateQueue",
@@ -293,7 +303,7 @@ KINDS: Final = (
     Kind(
         sid="Wiring",
         types=("ssm/parameter:Parameter",),
-        name="ssm:parameter/pushtrain/{stack}/wiring",
+        names=["ssm:parameter/pushtrain/{stack}/wiring"],
         read=["ssm:GetParameter", "ssm:GetParameters", "ssm:ListTagsForResource"],
         read_any=["ssm:DescribeParameters"],
         write=[
@@ -337,7 +347,7 @@ KINDS: Final = (
     Kind(
         sid="Keys",
         types=("kms/key:Key",),
-        name="kms:key/*",
+        names=["kms:key/*"],
         # Of what a key is, not of what it encrypts; what is written goes by tags: `_keys`.
         read=[
             "kms:DescribeKey",
@@ -349,7 +359,7 @@ KINDS: Final = (
     Kind(
         sid="Roles",
         types=("iam/role:Role", "iam/rolePolicy:RolePolicy"),
-        name="iam::role/pushtrain-*",
+        names=["iam::role/pushtrain-*"],
         # What is written goes by the boundary: `_roles`.
         read=[
             "iam:GetRole",
@@ -393,7 +403,7 @@ def look(account: AccountScope) -> Document:
     read_any = sorted(action for kind in KINDS for action in kind.read_any)
     return document(
         *(
-            allow(f"See{kind.sid}", kind.read, [account.named(kind.name)])
+            allow(f"See{kind.sid}", kind.read, [account.named(name) for name in kind.names])
             for kind in KINDS
             if kind.read
         ),
@@ -459,7 +469,7 @@ def deploy(account: AccountScope, stack: str, boundary_arn: Input[str]) -> Mappi
     """Let a role that may look deploy, change and destroy one stack."""
     own = f"{STACK_PROJECT}/{stack}"
     kinds = [
-        allow(f"Keep{kind.sid}", kind.write, [account.named(kind.name, stack)])
+        allow(f"Keep{kind.sid}", kind.write, [account.named(name, stack) for name in kind.names])
         for kind in KINDS
         if kind.write
     ]

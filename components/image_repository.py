@@ -7,6 +7,8 @@ from typing import Final
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 from pulumi_aws import ecr
 
+from components.outputs import after
+
 UNTAGGED_DAYS: Final = 30
 """Longer than any run: a retry pulls by digest, and the digest may have lost its tag by then."""
 
@@ -85,10 +87,10 @@ class ImageRepository(ComponentResource):
         as_wanted = repository.encryption_configurations.apply(
             lambda found: _as_made(found, wanted)
         )
-        self.name = _after(repository.name, as_wanted)
-        self.url = _after(repository.repository_url, as_wanted)
+        self.name = after(repository.name, as_wanted)
+        self.url = after(repository.repository_url, as_wanted)
         self.key_arn = (
-            None if args.key_arn is None else _after(Output.from_input(args.key_arn), as_wanted)
+            None if args.key_arn is None else after(Output.from_input(args.key_arn), as_wanted)
         )
         self.arn = repository.arn
         self.registry_id = repository.registry_id
@@ -110,8 +112,3 @@ def _as_made(
             f"(pulumi config set pushtrain:customerKey {key}); docs/production.md, "
             '"A key for a stack that has images", has the way round'
         )
-
-
-def _after(value: Output[str], checked: Output[None]) -> Output[str]:
-    """Return the value once the check has passed."""
-    return Output.all(value, checked).apply(lambda known: known[0])

@@ -7,11 +7,10 @@ from typing import Final
 from pulumi import ComponentResource, FileAsset, Input, Output, ResourceOptions
 from pulumi_aws import s3
 
-from components import policies
+from components.private_bucket import keep_private
 
 DATA_KEY: Final = "data/dataset"
 """docs/run-record.md; the name of the user's file stands in the object's metadata."""
-UNFINISHED_UPLOAD_DAYS: Final = 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +37,6 @@ class ModelStore(ComponentResource):
         self, name: str, args: ModelStoreArgs, opts: ResourceOptions | None = None
     ) -> None:
         super().__init__("pushtrain:store:ModelStore", name, None, opts)
-        child = ResourceOptions(parent=self)
 
         bucket = s3.Bucket(
             f"{name}-bucket",
@@ -49,70 +47,17 @@ class ModelStore(ComponentResource):
                 retain_on_delete=not args.destroyable,
             ),
         )
-        versioning = s3.BucketVersioning(
-            f"{name}-versioning",
-            bucket=bucket.bucket,
-            versioning_configuration={"status": "Enabled"},
-            opts=child,
-        )
-        encryption = s3.BucketServerSideEncryptionConfiguration(
-            f"{name}-encryption",
-            bucket=bucket.bucket,
-            rules=[
-                {"apply_server_side_encryption_by_default": {"sse_algorithm": "AES256"}}
-                if args.key_arn is None
-                else {
-                    "apply_server_side_encryption_by_default": {
-                        "sse_algorithm": "aws:kms",
-                        "kms_master_key_id": args.key_arn,
-                    },
-                    # One call of KMS for many objects, not one for each: each is billed.
-                    "bucket_key_enabled": True,
-                }
-            ],
-            opts=child,
-        )
-        public_access = s3.BucketPublicAccessBlock(
-            f"{name}-private",
-            bucket=bucket.bucket,
-            block_public_acls=True,
-            block_public_policy=True,
-            ignore_public_acls=True,
-            restrict_public_buckets=True,
-            opts=child,
-        )
-        s3.BucketOwnershipControls(
-            f"{name}-ownership",
-            bucket=bucket.bucket,
-            rule={"object_ownership": "BucketOwnerEnforced"},
-            opts=child,
-        )
-        s3.BucketPolicy(
-            f"{name}-tls-only",
-            bucket=bucket.bucket,
-            policy=Output.json_dumps(policies.tls_only(bucket.arn)),
-            # S3 answers OperationAborted where both are changed at once.
-            opts=ResourceOptions(parent=self, depends_on=[public_access]),
-        )
-        s3.BucketLifecycleConfiguration(
-            f"{name}-lifecycle",
-            bucket=bucket.bucket,
+        ready = keep_private(
+            name,
+            bucket,
+            parent=self,
+            old_version_retention_days=args.old_version_retention_days,
             rules=[
                 {
                     "id": "checkpoints",
                     "status": "Enabled",
                     "filter": {"prefix": "checkpoints/"},
                     "expiration": {"days": args.checkpoint_retention_days},
-                },
-                {
-                    "id": "old-versions",
-                    "status": "Enabled",
-                    "filter": {"prefix": ""},
-                    "noncurrent_version_expiration": {
-                        "noncurrent_days": args.old_version_retention_days
-                    },
-                    # Once no older version is left, that an object was deleted is forgotten too.
-                    "expiration": {"expired_object_delete_marker": True},
                 },
                 {
                     # A mark comes and goes with each run, and nobody wants an old one back: they
@@ -123,17 +68,8 @@ class ModelStore(ComponentResource):
                     "noncurrent_version_expiration": {"noncurrent_days": 1},
                     "expiration": {"expired_object_delete_marker": True},
                 },
-                {
-                    "id": "unfinished-uploads",
-                    "status": "Enabled",
-                    "filter": {"prefix": ""},
-                    "abort_incomplete_multipart_upload": {
-                        "days_after_initiation": UNFINISHED_UPLOAD_DAYS
-                    },
-                },
             ],
-            # A rule on old versions is refused until the bucket has versions.
-            opts=ResourceOptions(parent=self, depends_on=[versioning]),
+            key_arn=args.key_arn,
         )
         if args.data_path is not None:
             s3.BucketObjectv2(
@@ -143,7 +79,7 @@ class ModelStore(ComponentResource):
                 source=FileAsset(str(args.data_path)),
                 metadata={"filename": args.data_path.name},
                 # A run freezes the version that it trains on, under the bucket's key if it has one.
-                opts=ResourceOptions(parent=self, depends_on=[versioning, encryption]),
+                opts=ResourceOptions(parent=self, depends_on=ready),
             )
 
         self.bucket_name = bucket.bucket

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
 
-import pulumi
 from pulumi import ComponentResource, Input, Output, ResourceOptions
 from pulumi_aws import ec2, vpc
 
 from components import policies
 from components.model_store import DATA_KEY
+from components.outputs import after
 
 CIDR_BLOCK = "10.20.0.0/16"
 SUBNET_CIDR_BLOCKS = ("10.20.0.0/20", "10.20.16.0/20")
@@ -124,7 +124,7 @@ class Network(ComponentResource):
         )
         # Whoever gets a subnet's id gets it once a task in it can reach the internet.
         self.subnet_ids = [
-            _after(subnet, to_internet.id)
+            after(subnet, to_internet.id)
             for subnet in self._make_subnets("public", mode.zones, own, routes)
         ]
         self.security_group_id = self._egress_only(own.id).id
@@ -203,7 +203,7 @@ class Network(ComponentResource):
         ]
         # Whoever gets a subnet's id gets it once a task in it can reach what it needs.
         ready = [each.id for each in (storage, *ways, *made)]
-        self.subnet_ids = [_after(subnet, *ready) for subnet in subnets]
+        self.subnet_ids = [after(subnet, *ready) for subnet in subnets]
         self.security_group_id = tasks.id
         self.assign_public_ip = False
 
@@ -248,7 +248,7 @@ class Network(ComponentResource):
                 route_table_id=routes.id,
                 opts=self._child,
             )
-            subnets.append(_after(subnet.id, association.id))
+            subnets.append(after(subnet.id, association.id))
         return subnets
 
     def _make_storage_endpoint(self, own: ec2.Vpc, routes: ec2.RouteTable) -> ec2.VpcEndpoint:
@@ -321,8 +321,3 @@ def idle_cost(region: str, endpoints: int) -> str:
         return f"{what}, billed by the hour; {PRICES.name} has no price of them for {region}"
     monthly = count * price["price"] * table["hours_per_month"]
     return f"${monthly:.2f} a month: {what}, ${price['price']:g} an hour each, {price['as_of']}"
-
-
-def _after(value: Output[str], *others: Output[str]) -> Output[str]:
-    """Return the value once the others exist."""
-    return pulumi.Output.all(value, *others).apply(lambda known: known[0])

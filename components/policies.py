@@ -17,6 +17,8 @@ EVENT_DETAIL_TYPE: Final = "Training Run Ended"
 """What handler/notices.py puts on the account's event bus."""
 SECRETS_MANAGER: Final = "secretsmanager"
 PARAMETER_STORE: Final = "ssm"
+CONTAINER_INSIGHTS: Final = "/aws/ecs/containerinsights/"
+"""What its log groups' names begin with; the cluster's name follows."""
 CHAMPION_KEY: Final = "models/champion.json"
 _READ_TO_BRING_ON: Final = ("runs/*", "slots.json")
 _READ_TO_END: Final = ("open/*", CHAMPION_KEY)
@@ -86,16 +88,7 @@ def assume_role(service: str, scope: AwsScope, source_arn: Input[str] | None = N
 
 def tls_only(bucket_arn: Input[str]) -> Document:
     """Refuse every request to a bucket that comes without TLS."""
-    return document(
-        {
-            "Sid": "TlsOnly",
-            "Effect": "Deny",
-            "Principal": "*",
-            "Action": "s3:*",
-            "Resource": [bucket_arn, Output.format("{0}/*", bucket_arn)],
-            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-        }
-    )
+    return document(_tls_only("s3:*", [bucket_arn, Output.format("{0}/*", bucket_arn)]))
 
 
 def tls_only_topic(topic_arn: Input[str], alarms: Statement | None = None) -> Document:
@@ -103,20 +96,16 @@ def tls_only_topic(topic_arn: Input[str], alarms: Statement | None = None) -> Do
 
     Whom the account's own policies let publish may do so: a topic's policy need not allow it too.
     """
-    refused = {"Effect": "Deny", "Principal": "*", "Resource": topic_arn}
     return document(
         *([alarms] if alarms else []),
-        {
-            "Sid": "TlsOnly",
-            "Action": "sns:Publish",
-            "Condition": {"Bool": {"aws:SecureTransport": "false"}},
-            **refused,
-        },
+        _tls_only("sns:Publish", topic_arn),
         {
             "Sid": "NoPlainWebhooks",
+            "Effect": "Deny",
+            "Principal": "*",
             "Action": "sns:Subscribe",
+            "Resource": topic_arn,
             "Condition": {"StringEquals": {"sns:Protocol": "http"}},
-            **refused,
         },
     )
 
@@ -167,7 +156,7 @@ def storage_endpoint(
 
 def tls_only_queue(queue_arn: Input[str]) -> Document:
     """Refuse every request to a queue that comes without TLS."""
-    return document(_tls_only_queue(queue_arn))
+    return document(_tls_only("sqs:*", queue_arn))
 
 
 def dead_letter_queue(queue_arn: Input[str], rule_arn: Input[str]) -> Document:
@@ -181,18 +170,32 @@ def dead_letter_queue(queue_arn: Input[str], rule_arn: Input[str]) -> Document:
             "Resource": queue_arn,
             "Condition": {"ArnEquals": {"aws:SourceArn": rule_arn}},
         },
-        _tls_only_queue(queue_arn),
+        _tls_only("sqs:*", queue_arn),
     )
 
 
-def _tls_only_queue(queue_arn: Input[str]) -> Statement:
+def _tls_only(action: str, resource: Input[str] | list[Input[str]]) -> Statement:
     return {
         "Sid": "TlsOnly",
         "Effect": "Deny",
         "Principal": "*",
-        "Action": "sqs:*",
-        "Resource": queue_arn,
+        "Action": action,
+        "Resource": resource,
         "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+
+
+def account_decides(sid: str, scope: AwsScope) -> Statement:
+    """Have the policies of the account's roles count for a key, which without it they would not."""
+    return {
+        "Sid": sid,
+        "Effect": "Allow",
+        "Principal": {
+            "AWS": Output.format("arn:{0}:iam::{1}:root", scope.partition, scope.account)
+        },
+        "Action": "kms:*",
+        # In a key's policy: this key.
+        "Resource": "*",
     }
 
 
@@ -203,16 +206,7 @@ def stack_key(scope: AwsScope, resources: str) -> Document:
     repository; the account's policies let them, by the first statement.
     """
     return document(
-        {
-            "Sid": "AccountDecides",
-            "Effect": "Allow",
-            "Principal": {
-                "AWS": Output.format("arn:{0}:iam::{1}:root", scope.partition, scope.account)
-            },
-            "Action": "kms:*",
-            # In a key's policy: this key.
-            "Resource": "*",
-        },
+        account_decides("AccountDecides", scope),
         # https://docs.aws.amazon.com/AmazonCloudWatch/latest/logs/encrypt-log-data-kms.html
         {
             "Sid": "LogGroups",
@@ -230,9 +224,10 @@ def stack_key(scope: AwsScope, resources: str) -> Document:
             "Resource": "*",
             "Condition": {
                 "ArnLike": {
-                    "kms:EncryptionContext:aws:logs:arn": scope.arn(
-                        "logs", f"log-group:{resources}-*"
-                    )
+                    "kms:EncryptionContext:aws:logs:arn": [
+                        scope.arn("logs", f"log-group:{place}{resources}-*")
+                        for place in ("", CONTAINER_INSIGHTS)
+                    ]
                 }
             },
         },

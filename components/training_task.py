@@ -74,12 +74,24 @@ class TrainingTask(ComponentResource):
             capacity_providers=["FARGATE", "FARGATE_SPOT"],
             opts=child,
         )
+        key_arn = args.key.key_arn if args.key else None
         logs = cloudwatch.LogGroup(
             f"{name}-logs",
             retention_in_days=args.log_retention_days,
-            kms_key_id=args.key.key_arn if args.key else None,
+            kms_key_id=key_arn,
             opts=child,
         )
+        if args.container_insights:
+            cloudwatch.LogGroup(
+                f"{name}-insights",
+                # Container Insights writes to this one. Where there is none when the first task
+                # runs, it makes it, without an end and without a key:
+                # https://github.com/aws/containers-roadmap/issues/2315
+                name=Output.format("{0}{1}/performance", policies.CONTAINER_INSIGHTS, cluster.name),
+                retention_in_days=args.log_retention_days,
+                kms_key_id=key_arn,
+                opts=child,
+            )
         execution_role = iam.Role(
             f"{name}-execution",
             description="Pulls images and writes logs for training tasks",

@@ -75,9 +75,10 @@ def test_its_policy_is_exactly_this(keyed):
             "Resource": "*",
             "Condition": {
                 "ArnLike": {
-                    "kms:EncryptionContext:aws:logs:arn": (
-                        f"arn:aws:logs:{here}:log-group:pushtrain-*"
-                    )
+                    "kms:EncryptionContext:aws:logs:arn": [
+                        f"arn:aws:logs:{here}:log-group:pushtrain-*",
+                        f"arn:aws:logs:{here}:log-group:/aws/ecs/containerinsights/pushtrain-*",
+                    ]
                 }
             },
         },

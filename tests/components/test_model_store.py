@@ -56,17 +56,17 @@ def test_checkpoints_old_versions_marks_and_unfinished_uploads_expire_and_nothin
             "expiration": {"days": 3},
         },
         {
-            "id": "old-versions",
-            "status": "Enabled",
-            "filter": {"prefix": ""},
-            "noncurrentVersionExpiration": {"noncurrentDays": 7},
-            "expiration": {"expiredObjectDeleteMarker": True},
-        },
-        {
             "id": "marks-of-open-runs",
             "status": "Enabled",
             "filter": {"prefix": "open/"},
             "noncurrentVersionExpiration": {"noncurrentDays": 1},
+            "expiration": {"expiredObjectDeleteMarker": True},
+        },
+        {
+            "id": "old-versions",
+            "status": "Enabled",
+            "filter": {"prefix": ""},
+            "noncurrentVersionExpiration": {"noncurrentDays": 7},
             "expiration": {"expiredObjectDeleteMarker": True},
         },
         {

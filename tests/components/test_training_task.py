@@ -106,6 +106,19 @@ def test_container_insights_are_as_set(deploy, wanted, value):
     ]
 
 
+def test_what_container_insights_logs_ends_and_is_encrypted_as_all_logs(deploy):
+    deployment = deploy.whole(
+        {"containerInsights": True, "logRetentionDays": 5, "customerKey": True}
+    )
+
+    assert deployment.inputs("pushtrain-training-insights") == {
+        "name": "/aws/ecs/containerinsights/pushtrain-training-cluster-0a1b2c3/performance",
+        "retentionInDays": 5,
+        "kmsKeyId": deployment.inputs("pushtrain-training-logs")["kmsKeyId"],
+    }
+    assert not [made for made in deploy.whole().registrations if "insights" in made.name]
+
+
 def test_every_log_group_expires_as_set(deploy):
     groups = deploy.whole({"logRetentionDays": 5}).of_type("aws:cloudwatch/logGroup:LogGroup")
 
