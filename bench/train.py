@@ -29,7 +29,7 @@ from torch import nn
 
 from trainer import data
 from trainer.config import PRESETS
-from trainer.cores import cores
+from trainer.cores import BRIEFLY_AWAKE, cores
 from trainer.data import Split
 from trainer.errors import DataError, TrainerError
 from trainer.evaluate import evaluate
@@ -45,6 +45,13 @@ EPOCHS_CHARGED = 10
 BATCH = 4
 WARM_UP_STEPS = 20
 FIRST_SEED = 1000
+WAITS = {
+    "awake": {"OMP_WAIT_POLICY": "ACTIVE"},
+    "briefly awake": BRIEFLY_AWAKE,
+    "asleep": {"OMP_WAIT_POLICY": "PASSIVE"},
+}
+"""How threads may wait for each other: awake is faster on a machine at rest, and many times
+slower on a busy one."""
 RUNS = {"quick": 5, "standard": 3, "best": 3}
 
 
@@ -178,23 +185,22 @@ def _all(flags: argparse.Namespace, runs: dict[str, int]) -> dict[str, Any]:
     steps = len(_load(flags.data).train.labels) // BATCH
     rounds = max(runs.values())
 
-    def run(name: str, number: int, policy: str) -> dict[str, Any]:
+    def run(name: str, number: int, wait: dict[str, str] = BRIEFLY_AWAKE) -> dict[str, Any]:
         _tell(f"{name} {number}")
-        return _start(flags, f"{name}:{number}", policy)
+        return _start(flags, f"{name}:{number}", wait)
 
-    # Spinning is faster on an idle machine and many times slower on a busy one; the predecessor
-    # is charged for whichever is faster here.
-    probes = {policy: run(PREDECESSOR, min(100, steps), policy) for policy in ("ACTIVE", "PASSIVE")}
-    policy = min(probes, key=lambda name: probes[name]["seconds"])
+    # It has no setting of its own; it is charged for whichever is fastest here.
+    probes = {how: run(PREDECESSOR, min(100, steps), WAITS[how]) for how in WAITS}
+    fastest = min(probes, key=lambda how: probes[how]["seconds"])
     parts: list[dict[str, Any]] = []
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in runs}
     for number in range(rounds):
         share = steps * (number + 1) // rounds - steps * number // rounds
-        parts.append(run(PREDECESSOR, share, policy))
+        parts.append(run(PREDECESSOR, share, WAITS[fastest]))
         for name, wanted in runs.items():
             # What is long, and thus done few times, comes last.
             if (done := number - (rounds - wanted)) >= 0:
-                results[name].append(run(name, flags.first_seed + done, "PASSIVE"))
+                results[name].append(run(name, flags.first_seed + done))
     epoch = {name: sum(part[name] for part in parts) for name in ("seconds", "cpu_seconds")}
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -203,7 +209,7 @@ def _all(flags: argparse.Namespace, runs: dict[str, int]) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
         "predecessor": {
             "steps": steps,
-            "threads_wait": policy,
+            "threads_wait": fastest,
             "epoch": epoch,
             "charged": {name: EPOCHS_CHARGED * spent for name, spent in epoch.items()},
             "parts": parts,
@@ -213,12 +219,12 @@ def _all(flags: argparse.Namespace, runs: dict[str, int]) -> dict[str, Any]:
     }
 
 
-def _start(flags: argparse.Namespace, one: str, policy: str) -> dict[str, Any]:
+def _start(flags: argparse.Namespace, one: str, wait: dict[str, str]) -> dict[str, Any]:
     command = [sys.executable, "-m", "bench.train", "--one", one, "--data", str(flags.data)]
     command += ["--device", flags.device, "--first-seed", str(flags.first_seed)]
     done = subprocess.run(  # noqa: S603 - this file itself
         command,
-        env={**os.environ, "OMP_WAIT_POLICY": policy},
+        env={**os.environ, **wait},
         stdout=subprocess.PIPE,
         text=True,
         check=False,

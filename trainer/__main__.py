@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from trainer.config import check_job, parse_flags, read_config, read_job
+from trainer.cores import BRIEFLY_AWAKE
 from trainer.errors import TrainerError
 from trainer.log import say
 from trainer.stop import Stop
@@ -22,9 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(str(job))
         check_job(job)
         config = read_config(flags)
-        # Torch's threads spin while they wait for each other, unless told to sleep before it is
-        # loaded: on a busy machine spinning made a training eight times slower.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        for name, text in BRIEFLY_AWAKE.items():
+            os.environ.setdefault(name, text)
         # What a GPU's matrix products need to come out the same twice.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         from trainer.train import run  # noqa: PLC0415 - torch takes seconds, the line above none

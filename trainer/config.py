@@ -36,7 +36,7 @@ class TrainingConfig:
     are given, which are then kept."""
     batch_size: int = 500
     """Images a step; a set smaller than that is one batch."""
-    filter_rate: float = 0.24
+    filter_rate: float = 0.12
     """Muon's learning rate for the convolution filters at the schedule's peak."""
     learning_rate: float = 0.67
     """SGD's, for the last layer, at the schedule's peak after a quarter of the steps."""
@@ -120,12 +120,12 @@ PRESETS: Final = {
     # A first look at whether anything can be learnt.
     "quick": TrainingConfig(
         preset="quick",
-        epochs=3,
+        epochs=2,
         least_steps=120,
         batch_size=250,
         patch=4,
         whitening=12,
-        widths=(32, 64, 128),
+        widths=(48, 96, 128),
         residual=(0, 0, 0),
         mirror=False,
     ),
@@ -145,7 +145,7 @@ PRESETS: Final = {
     # For the model that is kept: wider, and longer.
     "best": TrainingConfig(
         preset="best",
-        epochs=8,
+        epochs=6,
         least_steps=400,
         batch_size=500,
         patch=2,

@@ -157,7 +157,7 @@ def test_rates_follow_the_schedule(colour_zip):
         under_way.advance()
         seen.append([group["lr"] for o in under_way._optimizers for group in o.param_groups])
 
-    peaks = (0.24, 0.67, 0.05)
+    peaks = (0.12, 0.67, 0.05)
     assert seen == [[peak * triangle(step, 8) for peak in peaks] for step in range(8)]
     assert [epoch.learning_rate for epoch in under_way.history] == [rates[1] for rates in seen]
 
