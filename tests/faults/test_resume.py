@@ -133,6 +133,7 @@ def test_a_reclaimed_training_goes_on_and_ends_with_the_same_bytes(training):
     training.check(run, moment, cause="spot", provider=ON_DEMAND)
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_and_ends_with_the_same_bytes(training):
     run = training.repeat()
     moment = training.stop(run, training.stage.cloud.tasks.lose_host, earliest=4)
