@@ -18,6 +18,8 @@ class EncryptionArgs:
     stack: str
     resources: str
     """What the names of the stack's log groups begin with."""
+    container_insights: bool
+    """Whether it has that log group too."""
     scope: policies.AwsScope
     destroyable: bool
     """False protects the key, and leaves it in the account even when it is destroyed."""
@@ -38,7 +40,11 @@ class Encryption(ComponentResource):
             description=f"Everything that pushtrain's stack {args.stack} keeps",
             enable_key_rotation=True,
             deletion_window_in_days=DELETION_DAYS,
-            policy=Output.json_dumps(policies.stack_key(args.scope, args.resources)),
+            policy=Output.json_dumps(
+                policies.stack_key(
+                    args.scope, args.resources, container_insights=args.container_insights
+                )
+            ),
             opts=ResourceOptions(
                 parent=self,
                 protect=not args.destroyable,

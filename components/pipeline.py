@@ -58,6 +58,7 @@ class TrainingPipeline(ComponentResource):
                 EncryptionArgs(
                     stack=settings.stack,
                     resources=name,
+                    container_insights=settings.container_insights,
                     scope=scope,
                     destroyable=settings.destroyable,
                 ),

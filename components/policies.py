@@ -199,7 +199,7 @@ def account_decides(sid: str, scope: AwsScope) -> Statement:
     }
 
 
-def stack_key(scope: AwsScope, resources: str) -> Document:
+def stack_key(scope: AwsScope, resources: str, *, container_insights: bool) -> Document:
     """Let the account's own policies say who uses the stack's key, and AWS where it is no role.
 
     S3, SQS and SNS use it in the name of whoever calls them, ECR by a grant of whoever makes the
@@ -226,7 +226,7 @@ def stack_key(scope: AwsScope, resources: str) -> Document:
                 "ArnLike": {
                     "kms:EncryptionContext:aws:logs:arn": [
                         scope.arn("logs", f"log-group:{place}{resources}-*")
-                        for place in ("", CONTAINER_INSIGHTS)
+                        for place in ("", *([CONTAINER_INSIGHTS] if container_insights else []))
                     ]
                 }
             },

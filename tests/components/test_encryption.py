@@ -77,7 +77,6 @@ def test_its_policy_is_exactly_this(keyed):
                 "ArnLike": {
                     "kms:EncryptionContext:aws:logs:arn": [
                         f"arn:aws:logs:{here}:log-group:pushtrain-*",
-                        f"arn:aws:logs:{here}:log-group:/aws/ecs/containerinsights/pushtrain-*",
                     ]
                 }
             },

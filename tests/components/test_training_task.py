@@ -116,6 +116,12 @@ def test_what_container_insights_logs_ends_and_is_encrypted_as_all_logs(deploy):
         "retentionInDays": 5,
         "kmsKeyId": deployment.inputs("pushtrain-training-logs")["kmsKeyId"],
     }
+    key = deployment.document("pushtrain-encryption-key", "policy")
+    (groups,) = (each for each in key["Statement"] if each["Sid"] == "LogGroups")
+    assert groups["Condition"]["ArnLike"]["kms:EncryptionContext:aws:logs:arn"] == [
+        "arn:aws:logs:us-east-1:123456789012:log-group:pushtrain-*",
+        "arn:aws:logs:us-east-1:123456789012:log-group:/aws/ecs/containerinsights/pushtrain-*",
+    ]
     assert not [made for made in deploy.whole().registrations if "insights" in made.name]
 
 
