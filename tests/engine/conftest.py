@@ -1,6 +1,5 @@
 """Stacks that the real engine deploys to an embedded cloud, and what is missing where it cannot."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -12,9 +11,7 @@ import time
 from pathlib import Path
 
 import boto3
-import docker
 import pytest
-from docker.errors import DockerException
 
 from automation.stacks import Stack
 
@@ -52,10 +49,11 @@ def engine():
             pytest.skip(f"no {name} plugin; get it: pulumi plugin install resource {name}")
     if not shutil.which("pulumi-language-python"):
         pytest.skip("no pulumi-language-python on PATH; it comes with the pulumi CLI")
-    try:
-        with contextlib.closing(docker.from_env()) as client:
-            client.ping()
-    except DockerException:
+    command = ["docker", "info"]
+    if (
+        not shutil.which("docker")
+        or subprocess.run(command, capture_output=True, check=False).returncode
+    ):
         pytest.skip("no Docker engine answers")
 
 
