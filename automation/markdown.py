@@ -125,7 +125,7 @@ def _counts(preview: Preview) -> str:
 def _idle_cost(preview: Preview, region: str, *, metrics: bool) -> str:
     if region not in cost.regions():
         return f"Idle cost: not known, the price table has {', '.join(cost.regions())}."
-    previous = [
+    previous: list[cost.Resource] = [
         (change.kind, {**change.before, **(change.old.get("outputs") or {})})
         for change in preview.changes.values()
         if change.old

@@ -1,7 +1,7 @@
 """What makes a bucket one that nobody but its account gets into, and loses nothing at once."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 from pulumi import Input, Output, Resource, ResourceOptions
 from pulumi_aws import s3
@@ -17,7 +17,7 @@ def keep_private(  # noqa: PLR0913 - what a bucket is kept by
     *,
     parent: Resource,
     old_version_retention_days: int,
-    rules: Sequence[Mapping[str, Any]] = (),
+    rules: Sequence[s3.BucketLifecycleConfigurationRuleArgsDict] = (),
     key_arn: Input[str] | None = None,
 ) -> list[Resource]:
     """Give a bucket versions, encryption, no way in from outside and an end of what is old.

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from types import MappingProxyType, SimpleNamespace
 
 import boto3
@@ -394,7 +395,7 @@ def test_no_credentials_are_one_line_with_the_commands(context):
         push(context, outputs=OUTPUTS, session=NoCredentials())
 
 
-def planned(stack, context, build_args=MappingProxyType({})):
+def planned(stack, context, build_args: Mapping[str, str] = MappingProxyType({})):
     return pushes.PushPlan(
         image=stack.image("g-1"),
         tag="g-1",
