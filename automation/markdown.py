@@ -55,9 +55,9 @@ def comment(
 ) -> str:
     """Return the comment on a preview, for a new comment or in place of an older one.
 
-    metrics: whether the stack's settings have it write some, which no resource tells.
     Its first line finds the older one. Events are those of `pulumi preview --event-log`, as parsed
-    JSON, or what `on_event` of Pulumi's Automation API hands over.
+    JSON, or what `on_event` of Pulumi's Automation API hands over. `metrics` says whether the
+    stack's settings have it write some, which no resource tells.
     """
     preview = read(events)
     writer = Writer(tuple(sorted(preview.secrets, key=len, reverse=True)))

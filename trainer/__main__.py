@@ -23,8 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         say(str(job))
         check_job(job)
         config = read_config(flags)
-        for name, text in BRIEFLY_AWAKE.items():
-            os.environ.setdefault(name, text)
+        # Libgomp would take it over a policy that somebody chose.
+        if "OMP_WAIT_POLICY" not in os.environ:
+            for name, text in BRIEFLY_AWAKE.items():
+                os.environ.setdefault(name, text)
         # What a GPU's matrix products need to come out the same twice.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         from trainer.train import run  # noqa: PLC0415 - torch takes seconds, the line above none

@@ -106,7 +106,7 @@ def test_container_insights_are_as_set(deploy, wanted, value):
     ]
 
 
-def test_what_container_insights_logs_ends_and_is_encrypted_as_all_logs(deploy):
+def test_what_container_insights_logs_ends_and_is_encrypted_as_all_logs(deploy, dev):
     deployment = deploy.whole(
         {"containerInsights": True, "logRetentionDays": 5, "customerKey": True}
     )
@@ -122,7 +122,7 @@ def test_what_container_insights_logs_ends_and_is_encrypted_as_all_logs(deploy):
         "arn:aws:logs:us-east-1:123456789012:log-group:pushtrain-*",
         "arn:aws:logs:us-east-1:123456789012:log-group:/aws/ecs/containerinsights/pushtrain-*",
     ]
-    assert not [made for made in deploy.whole().registrations if "insights" in made.name]
+    assert not [made for made in dev.registrations if "insights" in made.name]
 
 
 def test_every_log_group_expires_as_set(deploy):
