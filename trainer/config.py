@@ -39,7 +39,7 @@ class TrainingConfig:
     filter_rate: float = 0.12
     """Muon's learning rate for the convolution filters at the schedule's peak."""
     learning_rate: float = 0.67
-    """SGD's, for the last layer, at the schedule's peak after a quarter of the steps."""
+    """SGD's, for the last layer, at the schedule's peak after an eighth of the steps."""
     norm_rate: float = 0.05
     """SGD's, for the scales and shifts of the norms, likewise."""
     weight_decay: float = 5e-4
@@ -125,7 +125,7 @@ PRESETS: Final = {
         batch_size=250,
         patch=4,
         whitening=12,
-        widths=(48, 96, 128),
+        widths=(32, 96, 128),
         residual=(0, 0, 0),
         mirror=False,
     ),
@@ -135,9 +135,10 @@ PRESETS: Final = {
         epochs=4,
         least_steps=200,
         batch_size=500,
+        filter_rate=0.17,
         patch=2,
         whitening=12,
-        widths=(32, 64, 128),
+        widths=(24, 96, 128),
         residual=(1, 1, 1),
         shift=False,
         mirror=None,
@@ -145,12 +146,13 @@ PRESETS: Final = {
     # For the model that is kept: wider, and longer.
     "best": TrainingConfig(
         preset="best",
-        epochs=6,
+        epochs=7,
         least_steps=400,
         batch_size=500,
+        filter_rate=0.17,
         patch=2,
         whitening=12,
-        widths=(48, 96, 192),
+        widths=(32, 128, 192),
         residual=(1, 1, 1),
         shift=True,
         mirror=None,

@@ -156,8 +156,8 @@ class Training:
 
 
 def triangle(step: int, steps: int) -> float:
-    """Scale the rate: up over the first quarter of the steps, then down to nearly nothing."""
-    peak = max(1, steps // 4)
+    """Scale the rate: up over the first eighth of the steps, then down to nearly nothing."""
+    peak = max(1, steps // 8)
     return min((step + 1) / peak, (steps - step) / (steps - peak + 1))
 
 

@@ -63,6 +63,28 @@ def test_first_line_comes_before_anything_slow_is_imported(tmp_path):
     assert "was imported" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [
+        ({}, "50000"),
+        ({"GOMP_SPINCOUNT": "7"}, "7"),
+        ({"OMP_WAIT_POLICY": "PASSIVE"}, "None"),
+    ],
+)
+def test_how_threads_wait_is_settled_before_torch_is_there_unless_it_was_given(
+    tmp_path, monkeypatch, given, found
+):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "torch.py").write_text(
+        "import os\nraise SystemExit(os.environ.get('GOMP_SPINCOUNT', 'None'))\n"
+    )
+
+    done = python("-m", "trainer", "--data", "x", "--out", "y", cwd=tmp_path, **given)
+
+    assert done.stderr == f"{found}\n"
+
+
 def test_training_waits_for_nothing_that_only_publishing_needs():
     script = "import sys, trainer.train; print(*sys.modules)"
     done = python("-c", script, cwd=ROOT)

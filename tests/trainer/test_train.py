@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 from dataclasses import replace
@@ -63,8 +64,8 @@ def test_same_seed_same_weights_and_another_seed_others(make_job, colour_zip, tm
 
 
 def test_schedule_step_by_step():
-    assert [triangle(step, 8) for step in range(8)] == pytest.approx(
-        [1 / 2, 1, 6 / 7, 5 / 7, 4 / 7, 3 / 7, 2 / 7, 1 / 7]
+    assert [triangle(step, 16) for step in range(16)] == pytest.approx(
+        [1 / 2, 1, *(left / 15 for left in range(14, 0, -1))]
     )
     assert triangle(0, 1) == 1
 
@@ -190,21 +191,38 @@ def test_number_format_goes_by_what_the_cpu_has(monkeypatch):
     assert number_format(CPU) == torch.float32
 
 
-def test_denormals_are_flushed_in_every_thread():
-    code = (
-        "import torch; from trainer.hardware import prepare; prepare();"
-        "print((torch.full((4_000_000,), 1e-39) * 1.0).count_nonzero().item())"
-    )
+def prepared(code: str) -> str:
+    """Run code in a process that is set up for a training; return what it prints."""
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", f"import torch, trainer.hardware as h; h.prepare(); {code}"],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         check=True,
         timeout=120,
     )
+    return done.stdout.strip()
 
-    assert done.stdout == "0\n"
+
+def test_denormals_are_flushed_in_every_thread():
+    flushed = "(torch.full((4_000_000,), 1e-39) * 1.0).count_nonzero().item()"
+    assert prepared(f"print({flushed})") == "0"
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc alone is set up")
+def test_memory_of_one_step_is_used_again_in_the_next():
+    pages = prepared(
+        "import resource; faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt;"
+        "step = lambda: torch.ones(16_000_000); step(); step(); before = faults();"
+        "[step().numel() for _ in range(10)]; print(faults() - before)"
+    )
+
+    # Of 64 MB and pages of 4 KiB, each of the ten would be 15,625.
+    assert int(pages) < 1000
+
+
+def test_memory_is_not_written_twice():
+    assert prepared("print(torch.utils.deterministic.fill_uninitialized_memory)") == "False"
 
 
 def test_a_gpu_is_used_if_there_is_one_and_missed_if_it_was_asked_for(monkeypatch):
