@@ -193,7 +193,7 @@ class Bench:
             )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def one_cloud():
     watchers = []
     with Cloud(on_event=lambda *event: [tell(event) for tell in watchers]) as cloud:
