@@ -55,7 +55,9 @@ def end_of_task(
         run = ending.record(run, stop, store, clients)
         refusal = ending.refusal(run, stop)
     run = advance(run, store, clients, wires)
-    if runs.is_final(run) and not run["notified_at"]:
+    # The end of a later attempt's task tells of the run, and may just be at it.
+    last = not any(attempt["task_arn"] for attempt in run["attempts"][stop.attempt :])
+    if runs.is_final(run) and last and not run["notified_at"]:
         run = ending.finish(run, store, clients, wires)
     outcome = {
         "outcome": "refused" if refusal else "known" if known else "ended",

@@ -454,6 +454,26 @@ def test_a_task_of_an_attempt_that_was_followed_by_another_is_refused(aws, event
     assert aws.record(RUN)["state"] == "STARTED"
 
 
+def test_the_end_of_the_last_attempt_alone_tells_of_the_run(started, event, ended):
+    """The next task may end while the event of the one before it is still at work."""
+
+    def after(operation, _params):
+        if operation == "RunTask":
+            started.recover()
+            started.errors = {"Publish": ["InternalError"]}
+            second = {"taskArn": started.running()[-1], "startedBy": f"{RUN}-a2"}
+            with pytest.raises(Exception, match="InternalError"):
+                started.stop(event("task-exit-1", detail=second))
+
+    started.after = after
+
+    started.stop(ended(started, "task-spot-interruption"))
+
+    record = started.record(RUN)
+    assert (record["state"], record["notified_at"]) == ("FAILED", None)
+    assert [notice for notice in started.notices if "TopicArn" in notice] == []
+
+
 def test_an_attempt_opened_while_the_end_was_judged_keeps_the_run_open(started, ended):
     """What a later delivery wrote counts, not what this one read before."""
 
