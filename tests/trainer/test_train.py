@@ -243,10 +243,10 @@ def test_cifar10_reaches_what_is_promised(make_job, tmp_path):
     if not path:
         pytest.skip("PUSHTRAIN_TEST_DATA names no CIFAR-10 zip")
     found = []
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         out = tmp_path / str(seed)
         run(make_job(data_path=Path(path), out=out), replace(PRESETS["quick"], seed=seed))
         found.append(json.loads((out / "metrics.json").read_bytes())["accuracy"])
 
-    # A mean is what docs/training.md promises; single seeds lie half a point around it.
-    assert sum(found) / len(found) >= 0.753
+    # The mean, since single seeds lie half a point around it.
+    assert sum(found) / len(found) >= 0.755, found
