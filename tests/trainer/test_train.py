@@ -213,12 +213,15 @@ def test_denormals_are_flushed_in_every_thread():
 def test_memory_of_one_step_is_used_again_in_the_next():
     pages = prepared(
         "import resource; faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt;"
-        "step = lambda: torch.ones(16_000_000); step(); step(); before = faults();"
-        "[step().numel() for _ in range(10)]; print(faults() - before)"
+        "step = lambda: (torch.ones(16_000_000).numel(), faults())[1];"
+        "ends = [step() for _ in range(13)];"
+        "print(*(after - before for before, after in zip(ends, ends[1:])))"
     )
 
-    # Of 64 MB and pages of 4 KiB, each of the ten would be 15,625.
-    assert int(pages) < 1000
+    # 64 MB in pages of 4 KiB are 15,625. Small objects may come to lie in what was freed, and then
+    # it no longer holds a step's: that happens at random, in a step or two, and not in every one.
+    new = [int(count) for count in pages.split() if int(count) > 1000]
+    assert len(new) <= 2
 
 
 def test_memory_is_not_written_twice():
