@@ -371,7 +371,7 @@ def commented(*documents):
     return run_comment.comment(ours, judgement, deployed, now)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(HOSTILE, HOSTILE, HOSTILE)
 def test_nothing_foreign_leaves_its_code(name, tag, text):
     documents = [copy.deepcopy(recorded(each)) for each in ("better", "first")]

@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from policy_sentry.querying.actions import get_action_data
 
@@ -497,7 +497,6 @@ def test_policies_of_a_role_fit_into_it(deploy):
     assert max(sizes.values()) <= 10240  # characters, of all inline policies of a role
 
 
-@settings(deadline=None)
 @given(
     st.sampled_from(["aws", "aws-cn", "aws-us-gov"]), st.sampled_from(["eu-west-1", "cn-north-1"])
 )

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from automation.cost import run_cost
@@ -185,7 +185,6 @@ def schema(root):
     return jsonschema.Draft202012Validator({**document, "$ref": "#/$defs/cost"})
 
 
-@settings(deadline=None)
 @given(
     made=st.lists(attempts, max_size=6),
     place=st.tuples(
@@ -206,7 +205,6 @@ def test_every_cost_is_one_that_a_record_may_hold_and_adds_up(run, schema, made,
         assert len(found["items"]) <= 6
 
 
-@settings(deadline=None)
 @given(
     provider=st.sampled_from(["FARGATE", "FARGATE_SPOT"]),
     seconds=st.floats(0.1, 1e6),

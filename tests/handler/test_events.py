@@ -1,7 +1,7 @@
 import json
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from handler.events import (
@@ -162,7 +162,6 @@ def broken_events(draw, names):
     return json.loads(text)
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_any_json_is_a_push_or_refused_or_raised(new_account, event, data):
     aws = new_account()
@@ -179,7 +178,6 @@ def test_any_json_is_a_push_or_refused_or_raised(new_account, event, data):
     assert len(aws.tasks) == is_push
 
 
-@settings(deadline=None)
 @given(data=st.data())
 def test_any_json_ends_the_run_or_is_refused_or_raised(new_account, event, data):
     aws = new_account()

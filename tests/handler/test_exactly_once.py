@@ -212,7 +212,7 @@ TROUBLE = st.tuples(st.integers(0, 2), st.booleans(), st.booleans())
 ORDERS = st.lists(st.integers(0, 2), max_size=50)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(order=ORDERS, trouble=TROUBLE)
 @example(order=[0, 1] * 20, trouble=(0, True, False))
 @example(order=[0, 1, 2] * 16, trouble=(1, False, True))
@@ -242,7 +242,7 @@ def test_any_interleaving_of_deliveries_leaves_one_task(new_account, event, orde
         assert len(aws.tasks) == 1
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(order=ORDERS)
 def test_any_interleaving_of_a_start_and_its_end_ends_the_run(new_account, event, order):
     aws = new_account()
@@ -283,7 +283,7 @@ def play(aws, order, works) -> list[Any]:
     return results
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(order=LONG_ORDERS)
 def test_any_interleaving_after_a_reclaim_makes_one_next_attempt(new_account, event, order):
     aws = new_account(limit=1)
@@ -301,7 +301,7 @@ def test_any_interleaving_after_a_reclaim_makes_one_next_attempt(new_account, ev
     assert json.loads(aws.get("slots.json")) == [RUN]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(order=LONG_ORDERS)
 def test_any_interleaving_with_a_cancel_leaves_no_task_at_work(new_account, event, order):
     aws = new_account(limit=1)
@@ -325,7 +325,7 @@ def test_any_interleaving_with_a_cancel_leaves_no_task_at_work(new_account, even
         assert aws.record(RUN)["stop"]["why"] == "cancel"
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(order=LONG_ORDERS)
 def test_any_interleaving_of_deliveries_of_an_end_and_rounds_ends_the_run_once(
     new_account, event, order

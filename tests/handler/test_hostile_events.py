@@ -227,9 +227,7 @@ def given_events(count, kinds):
 
     def decorate(test):
         healthy = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example]
-        limits = settings(
-            max_examples=count, deadline=None, database=None, suppress_health_check=healthy
-        )
+        limits = settings(max_examples=count, database=None, suppress_health_check=healthy)
         return limits(given(kinds)(test))
 
     return decorate

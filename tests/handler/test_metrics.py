@@ -6,7 +6,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from handler import metrics, runs
@@ -320,7 +320,6 @@ def test_a_champion_metric_called_as_one_of_ours_replaces_nothing(wires, name):
 NUMBERS = st.floats() | st.integers() | st.sampled_from([10**400, True, None])
 
 
-@settings(deadline=None)
 @given(
     state=st.sampled_from(sorted(runs.FINAL)),
     name=st.text(max_size=300),

@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from handler import notices, runs
@@ -254,7 +254,6 @@ WORDS = st.tuples(
 )
 
 
-@settings(deadline=None)
 @given(
     tags=st.tuples(WORDS, st.sampled_from([0, 1, 2000])),
     summary=WORDS,

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.least_privilege import services
@@ -33,7 +33,6 @@ def matches(pattern, name):
     return bool(name) and pattern[0] in ("?", name[0]) and matches(pattern[1:], name[1:])
 
 
-@settings(deadline=None)
 @given(NAMES, PLAIN)
 def test_resources_and_string_like_match_by_wildcards(pattern, name):
     condition = {"StringLike": {"s3:prefix": pattern}}
@@ -42,7 +41,6 @@ def test_resources_and_string_like_match_by_wildcards(pattern, name):
     assert allows(statement(Condition=condition), s3__prefix=name) == matches(pattern, name)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["Allow", "Deny"]), st.sampled_from("ab*")), max_size=5))
 def test_a_deny_beats_each_allow_and_nothing_said_is_no(said):
     effects = [effect for effect, resource in said if resource in ("a", "*")]
@@ -52,7 +50,6 @@ def test_a_deny_beats_each_allow_and_nothing_said_is_no(said):
     )
 
 
-@settings(deadline=None)
 @given(st.lists(PLAIN, min_size=1, max_size=3), PLAIN, PLAIN, st.booleans())
 def test_one_value_of_a_key_will_do_and_each_key_and_operator_must(wanted, prefix, cluster, more):
     condition = {"StringEquals": {"s3:prefix": wanted}}
@@ -65,7 +62,6 @@ def test_one_value_of_a_key_will_do_and_each_key_and_operator_must(wanted, prefi
     )
 
 
-@settings(deadline=None)
 @given(PLAIN)
 def test_string_equals_knows_no_wildcard(value):
     condition = {"StringEquals": {"s3:prefix": "*"}}
@@ -78,7 +74,6 @@ def test_a_key_that_is_not_there_meets_no_condition(operator):
     assert not allows(statement(Condition={operator: {"s3:prefix": "*"}}))
 
 
-@settings(deadline=None)
 @given(st.lists(st.sampled_from("abc"), max_size=3))
 def test_all_values_of_a_key_must_be_among_those_and_of_none_that_is_true(values):
     condition = {"ForAllValues:StringEquals": {"events:source": ["a", "b"]}}
@@ -89,7 +84,6 @@ def test_all_values_of_a_key_must_be_among_those_and_of_none_that_is_true(values
     assert allows(statement(Condition=there), **context) == bool(values)
 
 
-@settings(deadline=None)
 @given(st.sampled_from(["s3:GetObject", "s3:getobject", "S3:GETOBJECT"]), st.booleans())
 def test_actions_are_the_same_in_any_case_and_resources_are_not(action, same):
     resource = "arn:aws:s3:::b/key" if same else "arn:aws:s3:::b/KEY"

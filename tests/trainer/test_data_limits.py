@@ -158,7 +158,7 @@ PATHS = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(PATHS, max_size=12))
 def test_any_names_are_sorted_or_refused(names):
     try:
@@ -174,7 +174,8 @@ def test_any_names_are_sorted_or_refused(names):
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data())
 def test_any_damage_is_refused_or_harmless(colour_zip, data):
@@ -192,7 +193,8 @@ def test_any_damage_is_refused_or_harmless(colour_zip, data):
 
 
 @settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(content=st.binary(max_size=600), start=st.sampled_from([b"", b"PK\3\4", b"\x1f\x8b\x08"]))
 def test_any_bytes_are_refused(tmp_path, content, start):

@@ -243,7 +243,8 @@ PARTS = st.sampled_from(["accuracy", "per_class", "classes", "epochs"])
 
 
 @settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(left=st.dictionaries(KEYS, JSON), metrics=st.dictionaries(PARTS, JSON) | JSON)
 def test_whatever_the_champion_left_fails_no_run(crown, left, metrics):
