@@ -13,14 +13,14 @@ from typing import Any
 import pulumi
 import pytest
 import yaml
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from pulumi.runtime.mocks import MockMonitor
 from pulumi.runtime.stack import Stack
 
 from localcloud.deployer import event_loops
 
 # On a busy machine an example takes as long as it takes; pytest's own timeout ends what hangs.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("busy", deadline=None)
 settings.load_profile("busy")
 
 ROOT = Path(__file__).parent.parent

@@ -2,22 +2,17 @@
 
 import io
 import json
-import os
 import pickle
-import subprocess
-import sys
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from tests.trainer.process import python
 from trainer.data import decode, describe, load
 from trainer.errors import DataError
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_zip_of_class_folders_is_read(colour_zip):
@@ -418,13 +413,7 @@ def test_description_needs_no_torch(colour_zip):
         "import sys; from pathlib import Path; from trainer.data import describe;"
         "print(describe(Path(sys.argv[1])).classes, 'torch' in sys.modules)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", script, colour_zip],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = python("-c", script, colour_zip)
 
     assert done.stdout == "('blue', 'red') False\n"
 

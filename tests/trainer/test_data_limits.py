@@ -173,10 +173,7 @@ def test_any_names_are_sorted_or_refused(names):
         assert {number for _, number in members} == set(range(len(layout.classes)))
 
 
-@settings(
-    max_examples=150,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_damage_is_refused_or_harmless(colour_zip, data):
     whole = colour_zip.read_bytes()
@@ -192,10 +189,7 @@ def test_any_damage_is_refused_or_harmless(colour_zip, data):
         load(damaged)
 
 
-@settings(
-    max_examples=100,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=600), start=st.sampled_from([b"", b"PK\3\4", b"\x1f\x8b\x08"]))
 def test_any_bytes_are_refused(tmp_path, content, start):
     (tmp_path / "x").write_bytes(start + content)

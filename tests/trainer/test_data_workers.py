@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.trainer.process import environment
 from trainer.data import load, workers
 from trainer.data.cache import cache_of
 from trainer.data.sources import Zip
 from trainer.errors import DataError
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -87,7 +86,7 @@ def test_killed_trainer_leaves_no_worker(colour_zip):
     )
     parent = subprocess.Popen(
         [sys.executable, "-c", script, colour_zip],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=environment(),
         stdout=subprocess.PIPE,
         text=True,
     )

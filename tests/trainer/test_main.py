@@ -9,26 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.trainer.process import environment, python
 from trainer.__main__ import main
-
-ROOT = Path(__file__).parents[2]
-
-
-def environment(**changes):
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("PUSHTRAIN_")}
-    return {**plain, "PYTHONPATH": str(ROOT), **changes}
-
-
-def python(*argv, cwd, **changes):
-    return subprocess.run(
-        [sys.executable, *argv],
-        cwd=cwd,
-        env=environment(**changes),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
 
 
 @pytest.fixture
@@ -87,7 +69,7 @@ def test_how_threads_wait_is_settled_before_torch_is_there_unless_it_was_given(
 
 def test_training_waits_for_nothing_that_only_publishing_needs():
     script = "import sys, trainer.train; print(*sys.modules)"
-    done = python("-c", script, cwd=ROOT)
+    done = python("-c", script)
 
     assert "trainer.report" in done.stdout.split()
     assert {"matplotlib", "jinja2", "tensorboardX"}.isdisjoint(done.stdout.split())

@@ -242,10 +242,7 @@ KEYS = st.sampled_from(["run", "prefix", "metric", "value", "data", "promoted_at
 PARTS = st.sampled_from(["accuracy", "per_class", "classes", "epochs"])
 
 
-@settings(
-    max_examples=150,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(left=st.dictionaries(KEYS, JSON), metrics=st.dictionaries(PARTS, JSON) | JSON)
 def test_whatever_the_champion_left_fails_no_run(crown, left, metrics):
     assert isinstance(crown({**record(), **left}, metrics), Champion)

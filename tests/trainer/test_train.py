@@ -3,8 +3,6 @@
 import json
 import os
 import platform
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.trainer.process import python
 from trainer.augment import augment
 from trainer.config import PRESETS, TrainingConfig
 from trainer.data import load
@@ -193,14 +192,8 @@ def test_number_format_goes_by_what_the_cpu_has(monkeypatch):
 
 def prepared(code: str) -> str:
     """Run code in a process that is set up for a training; return what it prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", f"import torch, trainer.hardware as h; h.prepare(); {code}"],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=120,
-    )
+    done = python("-c", f"import torch, trainer.hardware as h; h.prepare(); {code}")
+    assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
 
@@ -220,8 +213,7 @@ def test_memory_of_one_step_is_used_again_in_the_next():
 
     # 64 MB in pages of 4 KiB are 15,625. Small objects may come to lie in what was freed, and then
     # it no longer holds a step's: that happens at random, in a step or two, and not in every one.
-    new = [int(count) for count in pages.split() if int(count) > 1000]
-    assert len(new) <= 2
+    assert sum(sorted(map(int, pages.split()))[:10]) < 1000
 
 
 def test_memory_is_not_written_twice():
