@@ -6,9 +6,10 @@ cd "$(dirname "$0")/.."
 say() { printf '%s\n' "$*" >&2; }
 
 python=${PYTHON:-python3}
-command -v "$python" >/dev/null || { say "error: $python is not on PATH; install Python 3.11 or newer, or: make PYTHON=/path/to/python3"; exit 1; }
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-    say "error: Python must be 3.11 or newer, got $("$python" --version); choose another: make PYTHON=python3.12"
+command -v "$python" >/dev/null || { say "error: $python is not on PATH; install Python 3.11.4 or newer, or: make PYTHON=/path/to/python3"; exit 1; }
+# Before 3.11.4 (Debian 12 has 3.11.2) tarfile cannot refuse what would leave its folder.
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || {
+    say "error: Python must be 3.11.4 or newer, got $("$python" --version); choose another: make PYTHON=python3.12"
     exit 1
 }
 [ -x .venv/bin/python ] || "$python" -m venv .venv || {
